@@ -1,0 +1,112 @@
+"""The results page of the documentation, made from a run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.result import Result, Verdict, shown, shown_bound, shown_value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Why a row misses its "must" and what was tried, by row.
+_REMARKS: Final = Path(__file__).with_name("remarks.toml")
+
+_WORDS: Final = {Verdict.AIM: "yes", Verdict.MUST: "must, not aim", Verdict.MISSED: "**no**"}
+
+_HEAD: Final = """\
+# Benchmarks
+
+How fast the server is, as ratios to other programs that do the same work on the same machine in the same run.
+This page is written by `make bench`; [how it measures](#how-it-is-measured) is below.
+
+{facts}
+
+| work | figure | peer | peer's figure | ratio | must | aim | met |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{table}
+
+The figure after ± is half the distance between the best and the worst round.
+"""
+
+_METHOD: Final = """\
+(how-it-is-measured)=
+
+## How it is measured
+
+One worker process of `pypicloud serve`, file storage, a SQLite cache, users in the ini file, Basic authentication on
+every request, `default_read = authenticated`. Requests come from `wrk` with one thread and eight connections over the
+loopback. Both sides of a row run at the same time but are loaded in turn: once each to warm up, then {rounds} rounds of
+{seconds:g} s a side, whose order is turned round each time. The table shows medians.
+
+- **nginx** is one process without authentication or log, with open files kept. It serves a file that holds the very
+  bytes of our answer, with our headers; compressed pages through `gzip_static`; a 304 by its own ETag.
+- **pypiserver** is as `pip install pypiserver` leaves it, without authentication, and alone with the files of the one
+  project, 100 kB each. It reads and hashes them for each page, so that its rate depends on their size.
+- The **slow readers** are a process of their own with small receive buffers.
+- The **upload** is a valid wheel of bytes that do not compress, in the form that twine sends, given to the socket by
+  the kernel. Memory is the highest resident size during an upload less that before, the worst of all rounds.
+- The **rebuild** and its peer run inside one process, in turn, on files that are in the page cache.
+
+Run it with `make bench`, or a part of it with `python benchmarks/run.py --quick --only ROW`. It needs `nginx` and `wrk`
+(Debian: `nginx-light`, `wrk`); pypiserver gets an environment of its own.
+"""
+
+
+def _first_line(command: list[str], word: str) -> str:
+    """The first line in which a program that tells its version mentions a word."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).splitlines()
+    return next((line.strip() for line in lines if word in line), "unknown")
+
+
+def _facts(pypiserver: Path) -> list[tuple[str, str]]:
+    processor = _first_line(["cat", "/proc/cpuinfo"], "model name").partition(":")[2].strip()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    version = importlib.metadata.version
+    return [
+        ("date", dt.datetime.now(tz=dt.UTC).date().isoformat()),
+        ("machine", f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"),
+        ("ours", f"pypicloud {version('pypicloud')}, Python {platform.python_version()}, granian {version('granian')}"),
+        ("nginx", _first_line(["nginx", "-v"], "nginx version").rpartition("/")[2]),
+        ("wrk", _first_line(["wrk", "-v"], "wrk ").removeprefix("wrk ").partition(" ")[0]),
+        ("pypiserver", _first_line([str(pypiserver / "bin" / "pypi-server"), "--version"], "").rpartition(" ")[2]),
+    ]
+
+
+def row_line(result: Result) -> str:
+    """One line of the table."""
+    cells = [
+        result.work,
+        shown(result.figure, result.unit),
+        result.peer or "",
+        shown(result.peer_figure, result.unit) if result.peer_figure else "",
+        shown_value(result) if result.peer_figure else "",
+        shown_bound(result, result.goal.must),
+        shown_bound(result, result.goal.aim),
+        _WORDS[result.verdict],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def render(results: Sequence[Result], rounds: int, seconds: float, pypiserver: Path) -> str:
+    """The whole page."""
+    facts = "\n".join(f"- {name}: {value}" for name, value in _facts(pypiserver))
+    parts = [_HEAD.format(facts=facts, table="\n".join(row_line(result) for result in results))]
+    notes = [f"- {result.work}: {result.note}." for result in results if result.note]
+    if notes:
+        parts.append("## Beside the figures\n\n" + "\n".join(notes) + "\n")
+    missed = [result for result in results if result.verdict is Verdict.MISSED]
+    if missed:
+        remarks: dict[str, str] = tomllib.loads(_REMARKS.read_text())
+        lines = [f"- {result.work}: {remarks.get(result.row, 'not explained yet.')}" for result in missed]
+        parts.append("## Where a must is missed\n\n" + "\n".join(lines) + "\n")
+    parts.append(_METHOD.format(rounds=rounds, seconds=seconds))
+    return "\n".join(parts)

@@ -1,0 +1,43 @@
+"""A private Python package index that a team hosts itself.
+
+Importing the package costs nothing; the application is put together in :mod:`pypicloud.app`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyramid.config import Configurator
+
+__all__ = ["__version__", "includeme", "main", "to_json"]
+
+__version__: Final = version("pypicloud")
+
+
+def main(config: Mapping[str, Any] | None = None, **settings: Any) -> Any:
+    """The WSGI application of an ini file's ``[app:main]`` section (``paste.app_factory``).
+
+    ``config`` are the file's ``[DEFAULT]`` values, which the section's own beat. Raises
+    :class:`pypicloud.errors.SettingError` for a value that cannot be used.
+    """
+    from pypicloud.app import make_app  # noqa: PLC0415 - commands that need no server must start at once
+
+    return make_app({**(config or {}), **settings})
+
+
+def includeme(config: Configurator) -> None:
+    """Set the index up in a Pyramid application."""
+    from pypicloud.app import set_up  # noqa: PLC0415 - as above
+
+    set_up(config)
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON that may stand inside HTML."""
+    import json  # noqa: PLC0415 - as above
+
+    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

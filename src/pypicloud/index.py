@@ -1,0 +1,447 @@
+"""PackageIndex: what a caller may see and do. The only thing the views call.
+
+Here is the one place that decides rights. Names are normalised on every way in, and the right that
+counts is the one on a stored file's own project, never on the name that a URL or a form gives
+(compat.md 4.6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from packaging.version import InvalidVersion, Version
+
+from pypicloud import render
+from pypicloud.errors import (
+    DigestMismatch,
+    FileExists,
+    Forbidden,
+    InvalidUpload,
+    LoginRequired,
+    PackageNotFound,
+    ProjectNotFound,
+    PypicloudError,
+)
+from pypicloud.fallback import Answer, Mode, Situation, decide
+from pypicloud.metadata import Distribution, read_distribution, wheel_metadata
+from pypicloud.models import Caller, Link, NormalizedName, Package, ProjectPage, Redirect, Upload, normalized
+from pypicloud.pages import Page, Pages
+from pypicloud.render import Format
+from pypicloud.settings import SIZE, Setting
+from pypicloud.storage.base import IStorage
+from pypicloud.storage.body import BLOCK
+from pypicloud.util import ALL_EXTENSIONS, PackageParseError, parse_filename
+
+if TYPE_CHECKING:
+    from pypicloud.access.base import IAccessBackend
+    from pypicloud.cache.base import ICache
+    from pypicloud.cache.rebuild import Rebuilt
+
+MAX_UPLOAD_SIZE: Final = Setting(
+    "pypi.max_upload_size",
+    SIZE,
+    1 << 30,
+    "The largest upload, in bytes, form included.",
+)
+SETTINGS: Final = (MAX_UPLOAD_SIZE,)
+
+#: A project name as PEP 508 has it; anything else cannot be a project.
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings say about fallback: worked out once, at the start.
+
+    ``base_url`` is the upstream index without ``/simple``; ``simple_url`` the root of its simple pages
+    (``pypi.fallback_url``), which then takes every redirect (compat.md 1.3).
+    """
+
+    mode: Mode = Mode.NONE
+    base_url: str = ""
+    simple_url: str | None = None
+    disallowed: frozenset[str] = frozenset()
+    redirect_private: bool = False
+    calculate_hashes: bool = True
+
+
+class PackageIndex:
+    """The index as one caller or another sees it: backends, policy and the memory of pages, put together."""
+
+    def __init__(self, cache: ICache, access: IAccessBackend, policy: Policy, pages: Pages) -> None:
+        self.cache = cache
+        self.access = access
+        self.policy = policy
+        self.pages = pages
+
+    @property
+    def is_local(self) -> bool:
+        """Whether cache and access answer at once, from memory or a local file."""
+        return bool(self.cache.is_local and self.access.is_local)
+
+    @property
+    def spool_directory(self) -> str | None:
+        """Where uploads are best spooled."""
+        return self._storage.spool_directory()
+
+    # Looking
+
+    def projects(self, caller: Caller) -> list[str]:
+        """The names of the projects that the caller may read, sorted."""
+        return self.access.readable(self.cache.distinct(), caller)
+
+    def rendered_projects(self, caller: Caller, form: Format) -> Page:
+        """The list of projects as a page, out of the memory while neither names nor rights change."""
+        revision = self._revision_of_list()
+        key = ("list", form, caller.principals)
+        page = None if revision is None else self.pages.get(key, revision)
+        if page is None:
+            page = Page(render.project_list(self.projects(caller), form), form.value)
+            if revision is not None:
+                self.pages.put(key, revision, page)
+        return page
+
+    def kept_projects(self, caller: Caller, form: Format) -> Page | None:
+        """What :meth:`rendered_projects` would give, if the memory holds it; else None."""
+        revision = self._revision_of_list()
+        return None if revision is None else self.pages.get(("list", form, caller.principals), revision)
+
+    def _revision_of_list(self) -> str | None:
+        names, rights = self.cache.revision(None), self.access.revision()
+        return None if names is None or rights is None else f"{names} {rights}"
+
+    def project(self, name: str, caller: Caller, way: str = "simple/{}/") -> ProjectPage | Redirect:
+        """A project's page, or where to go instead, as the fallback table says.
+
+        ``way`` is the path below the upstream's address that a redirect leads to. Raises
+        :class:`LoginRequired` or :class:`ProjectNotFound`.
+        """
+        project = _project_name(name)
+        packages = self.cache.all(project)
+        answer = self._decide(project, caller, is_stored=bool(packages))
+        if answer is Answer.LOGIN:
+            raise LoginRequired(f"to see {project} you need to log in")
+        if answer is Answer.REDIRECT:
+            return self._redirect(project, way)
+        if answer is Answer.LIST:
+            return self._page(project, packages)
+        raise ProjectNotFound(f"there is no project {project!r} here")
+
+    def rendered_project(self, name: str, caller: Caller, form: Format, depth: int = 2) -> Page | Redirect:
+        """A project's page, rendered; out of the memory while nothing on it changes.
+
+        ``depth`` is how many folders deep below the server's root the page is read, which is all that
+        its relative links depend on.
+        """
+        project = _project_name(name)
+        # The revision is read before the packages: a page is never kept under a newer one than its own.
+        revision = self.cache.revision(project)
+        key = ("project", form, depth, project)
+        if revision is not None:
+            kept = self.pages.get(key, revision)
+            if kept is not None and self._decide(project, caller, is_stored=True) is Answer.LIST:
+                return kept
+        found = self.project(project, caller)
+        if isinstance(found, Redirect):
+            return found
+        page = Page(render.project_page(_at_depth(found, depth), form), form.value)
+        if revision is not None and not self._gives_own_urls:
+            self.pages.put(key, revision, page)
+        return page
+
+    def kept_project(self, name: str, caller: Caller, form: Format) -> Page | None:
+        """What :meth:`rendered_project` would give, if the memory holds it; else None."""
+        revision = self.cache.revision(name)
+        if revision is None:
+            return None
+        kept = self.pages.get(("project", form, 2, name), revision)
+        if kept is None or self._decide(NormalizedName(name), caller, is_stored=True) is not Answer.LIST:
+            return None
+        return kept
+
+    def _decide(self, project: NormalizedName, caller: Caller, *, is_stored: bool) -> Answer:
+        can_read = self.access.permits(caller, project, "read")
+        situation = Situation(
+            is_stored=is_stored,
+            can_read=can_read,
+            can_cache=False,
+            is_logged_in=caller.user is not None,
+            has_permissions=not can_read and self.access.has_explicit_permissions(project),
+            is_disallowed=project in self.policy.disallowed,
+        )
+        return decide(self.policy.mode, situation, redirect_private=self.policy.redirect_private)
+
+    def _redirect(self, project: str, way: str) -> Redirect:
+        if self.policy.simple_url is not None:
+            return Redirect(f"{self.policy.simple_url}/{project}/")
+        return Redirect(f"{self.policy.base_url}/{way.format(project)}")
+
+    def _page(self, project: NormalizedName, packages: Iterable[Package]) -> ProjectPage:
+        links = tuple(self._link(package) for package in packages)
+        return ProjectPage(project, links, tuple(dict.fromkeys(link.version for link in links)))
+
+    def _link(self, package: Package) -> Link:
+        link = render.link_to(package, f"api/package/{package.name}/")
+        return render.at_url(link, self.cache.get_url(package)) if self._gives_own_urls else link
+
+    @property
+    def _gives_own_urls(self) -> bool:
+        """Whether the storage makes its own links, which may hold for this request only."""
+        return self._storage.has_own_urls
+
+    # Files
+
+    def package(self, caller: Caller, name: str, filename: str, permission: str = "read") -> Package:
+        """A stored file that the caller has a right to.
+
+        Raises :class:`LoginRequired` or :class:`Forbidden` without the right on the project, and
+        :class:`PackageNotFound` if the project has no such file, whoever else has one.
+        """
+        project = _project_name(name)
+        self._demand(caller, project, permission)
+        package = self.cache.fetch(filename)
+        if package is None or package.name != project:
+            raise PackageNotFound(f"project {project!r} has no file {filename!r}")
+        return package
+
+    def core_metadata(self, caller: Caller, name: str, filename: str) -> bytes:
+        """The core metadata of a stored wheel: exactly the bytes whose digest the page shows (PEP 658)."""
+        package = self.package(caller, name, filename)
+        companion = self._storage.open_companion(package, "metadata")
+        if companion is not None:
+            with companion:
+                return companion.read()
+        if not filename.endswith(".whl"):
+            raise PackageNotFound(f"{filename!r} has no metadata of its own; only wheels have")
+        with self._storage.open(package) as wheel:
+            return wheel_metadata(wheel)
+
+    def packages(self, caller: Caller, name: str) -> tuple[list[Package], bool]:
+        """The stored files of a project, newest version first, and whether the caller may write it."""
+        project = _project_name(name)
+        self._demand(caller, project, "read")
+        return self.cache.all(project), self.access.permits(caller, project, "write")
+
+    def summaries(self, caller: Caller) -> list[dict[str, Any]]:
+        """Name, summary and time of last change of every project that the caller may read."""
+        rows = {row["name"]: row for row in self.cache.summary()}
+        return [rows[name] for name in self.access.readable(rows, caller)]
+
+    def links(self, caller: Caller, depth: int) -> Iterator[Link]:
+        """Every file that the caller may read, as links of a page ``depth`` folders deep."""
+        packages = sorted(self.cache.everything())
+        readable = set(self.access.readable(dict.fromkeys(package.name for package in packages), caller))
+        return (_link_at_depth(self._link(package), depth) for package in packages if package.name in readable)
+
+    def search(self, caller: Caller, criteria: Mapping[str, list[str]], operator: str) -> list[Package]:
+        """The newest matching package of each project that the caller may read (compat.md 5.7)."""
+        found = {package.name: package for package in self.cache.search(dict(criteria), operator)}
+        return [found[NormalizedName(name)] for name in self.access.readable(found, caller)]
+
+    # Changing
+
+    def upload(self, caller: Caller, upload: Upload) -> Package:
+        """Store what an uploader sent, and answer with the package.
+
+        The same bytes under the same name change nothing. Raises :class:`InvalidUpload`,
+        :class:`LoginRequired`, :class:`Forbidden`, :class:`DigestMismatch` or :class:`FileExists`, and
+        what the storage has to say.
+        """
+        name, version = _name_and_version(upload)
+        self._demand(caller, name, "write")
+        _check_digests(upload)
+        distribution = read_distribution(upload.path, upload.filename)
+        if distribution is not None:
+            _check_agreement(name, version, distribution)
+        package = self._new_package(caller, upload, name, version, distribution)
+        companions = {}
+        if distribution is not None and upload.filename.endswith(".whl"):
+            companions["metadata"] = distribution.metadata
+        with self.cache.lock(upload.filename):
+            return self._store(package, upload, companions)
+
+    def _new_package(
+        self, caller: Caller, upload: Upload, name: str, version: str, distribution: Distribution | None
+    ) -> Package:
+        """The package with its facts: the archive's own ones where it has any, else the form's (standards.md 6)."""
+        data: dict[str, Any] = {"size": upload.size, "uploader": caller.user}
+        summary, data["requires_python"] = upload.summary, upload.requires_python
+        if distribution is not None:
+            summary = distribution.summary or summary
+            data["requires_python"] = distribution.requires_python
+            if upload.filename.endswith(".whl"):
+                data["core_metadata"] = hashlib.sha256(distribution.metadata).hexdigest()
+        if self.policy.calculate_hashes:
+            data["hash_sha256"], data["hash_md5"] = upload.digests["sha256"], upload.digests["md5"]
+        return self.cache.new_package(name, version, upload.filename, summary=summary, **data)
+
+    def _store(self, package: Package, upload: Upload, companions: Mapping[str, bytes]) -> Package:
+        known = self.cache.fetch(package.filename)
+        if known is not None:
+            if known.name != package.name:
+                raise FileExists(f"File already exists: {package.filename!r} belongs to another project; rename yours")
+            if self._has_same_bytes(known, upload):
+                return known
+            self._demand_overwrite(package)
+        try:
+            with Path(upload.path).open("rb") as stream:
+                self.cache.store(package, stream, companions, replace=known is not None)
+        except FileExists:
+            # The storage has a file that the cache does not know: an upload that was cut short between
+            # the two, or another server's that is not done yet. The same bytes adopt it.
+            if self._stored_digest(package) != upload.digests["sha256"]:
+                self._demand_overwrite(package)
+            with Path(upload.path).open("rb") as stream:
+                self.cache.store(package, stream, companions, replace=True)
+        return package
+
+    def _has_same_bytes(self, known: Package, upload: Upload) -> bool:
+        """Whether a package of the cache is stored with exactly these bytes.
+
+        Its digest is believed if the cache has one, but the file must be there: an upload brings back
+        what was lost.
+        """
+        digest = known.data.get("hash_sha256")
+        if digest is None:
+            return self._stored_digest(known) == upload.digests["sha256"]
+        if digest != upload.digests["sha256"]:
+            return False
+        try:
+            with self._storage.open(known):
+                return True
+        except PackageNotFound:
+            return False
+
+    def _stored_digest(self, package: Package) -> str | None:
+        """The sha256 of the bytes in the storage; None if there are none."""
+        try:
+            with self._storage.open(package) as stored:
+                digest = hashlib.sha256()
+                while block := stored.read(BLOCK):
+                    digest.update(block)
+                return digest.hexdigest()
+        except PackageNotFound:
+            return None
+
+    def _demand_overwrite(self, package: Package) -> None:
+        if not self.access.can_overwrite_package():
+            raise FileExists(
+                f"File already exists: {package.filename!r} is stored with other bytes, and you may not overwrite it; "
+                "upload a new version"
+            )
+
+    def delete(self, caller: Caller, name: str, filename: str) -> None:
+        """Delete a stored file, from the storage and from the cache."""
+        package = self.package(caller, name, filename, "write")
+        if not self.access.can_delete_package():
+            raise Forbidden(f"you may not delete packages (pypi.allow_delete_groups); {filename!r} stays")
+        with self.cache.lock(filename):
+            self._storage.delete(package)
+            self.cache.clear(package)
+
+    def rebuild(self) -> Rebuilt:
+        """Bring the cache in line with the storage; it answers all the while."""
+        return self.cache.rebuild()
+
+    def health(self) -> dict[str, str]:
+        """For each backend the empty string, or what is wrong with it."""
+        checks = {"access": self.access, "cache": self.cache, "storage": self._storage}
+        return {part: _ailment(backend) for part, backend in checks.items()}
+
+    @property
+    def _storage(self) -> IStorage:
+        storage: IStorage = self.cache.storage
+        return storage
+
+    def _demand(self, caller: Caller, project: NormalizedName, permission: str) -> None:
+        if self.access.permits(caller, project, permission):
+            return
+        if caller.user is None:
+            raise LoginRequired(f"to {permission} {project} you need to log in")
+        raise Forbidden(f"user {caller.user!r} may not {permission} {project}; ask an administrator of this index")
+
+
+def _ailment(backend: Any) -> str:
+    try:
+        is_healthy, message = backend.check_health()
+    except PypicloudError as error:
+        return error.message
+    return "" if is_healthy else (message or "is not healthy")
+
+
+def _project_name(name: str) -> NormalizedName:
+    """The normalised name. Raises :class:`ProjectNotFound` for what cannot be one (standards.md 3)."""
+    if not _NAME.match(name):
+        raise ProjectNotFound(f"{name!r} cannot be the name of a project")
+    return normalized(name)
+
+
+def _at_depth(page: ProjectPage, depth: int) -> ProjectPage:
+    return ProjectPage(page.name, tuple(_link_at_depth(link, depth) for link in page.links), page.versions)
+
+
+def _link_at_depth(link: Link, depth: int) -> Link:
+    return link if "://" in link.url else render.at_url(link, "../" * depth + link.url)
+
+
+def _name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
+    """Name and version of an upload: the form's, else the file name's; checked against each other (ruling 6)."""
+    filename = upload.filename
+    _check_segment("file name", filename)
+    if not filename.lower().endswith(tuple(ALL_EXTENSIONS)):
+        known = ", ".join(sorted(ALL_EXTENSIONS))
+        raise InvalidUpload(f"{filename!r} is no distribution file; its name must end in one of {known}")
+    try:
+        parsed_name, parsed_version = parse_filename(filename, upload.name)
+    except PackageParseError:
+        raise InvalidUpload(f"{filename!r} is not named <project>-<version> and an ending; build it anew") from None
+    name, version = upload.name or parsed_name, upload.version or parsed_version
+    _check_segment("name", name)
+    _check_segment("version", version)
+    if not _NAME.match(name):
+        raise InvalidUpload(f"name {name!r} is not valid: use letters, digits, '.', '-' and '_' (PEP 508)")
+    if normalized(parsed_name) != normalized(name):
+        raise InvalidUpload(f"file name {filename!r} is not one of project {name!r}; build it anew")
+    try:
+        if Version(version) != Version(parsed_version):
+            raise InvalidUpload(f"file name {filename!r} is not of version {version!r}; build it anew")
+    except InvalidVersion as error:
+        raise InvalidUpload(f"version {error.args[0].split(chr(39))[1]!r} is not valid (PEP 440)") from None
+    return normalized(name), version
+
+
+def _check_segment(what: str, text: str) -> None:
+    """Refuse what could be anything but one plain segment of a path."""
+    if len(text.encode(errors="replace")) > 200:  # noqa: PLR2004 - leaves room for the endings of companions
+        raise InvalidUpload(f"the {what} {text[:40]!r}... is longer than 200 bytes")
+    if not text.isprintable() or set(text) & set("/\\") or text in {".", ".."} or text != text.strip():
+        raise InvalidUpload(f"the {what} {text!r} holds characters that it may not hold")
+
+
+def _check_digests(upload: Upload) -> None:
+    for algorithm, claimed in upload.claimed.items():
+        found = upload.digests[algorithm]
+        if not hmac.compare_digest(claimed.strip().lower().encode(), found.encode()):
+            raise DigestMismatch(
+                f"the {algorithm} digest sent is {claimed[:128]!r}, but the bytes have {found!r}; upload again"
+            )
+
+
+def _check_agreement(name: NormalizedName, version: str, distribution: Distribution) -> None:
+    """Refuse an archive whose own metadata name another project or version."""
+    if normalized(distribution.name) != name:
+        raise InvalidUpload(f"the metadata in the file name project {distribution.name!r}, not {name!r}; build it anew")
+    try:
+        agrees = Version(distribution.version) == Version(version)
+    except InvalidVersion:
+        agrees = False
+    if not agrees:
+        raise InvalidUpload(
+            f"the metadata in the file name version {distribution.version!r}, not {version!r}; build it anew"
+        )

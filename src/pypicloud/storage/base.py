@@ -1,0 +1,304 @@
+"""The documented base class of storage backends: where the bytes of package files are kept.
+
+A backend overrides ``list``, ``upload``, ``delete`` and ``open``; nothing more is needed. Every optional
+power has a default that works on these four, so a class written for 1.3.12 runs unchanged (compat.md 8.3).
+A power is overridden to do the same faster, or safer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, cast
+
+from pypicloud.dateutil import utcfromtimestamp
+from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound
+from pypicloud.models import Package
+from pypicloud.settings import EnvironSettings, Setting
+from pypicloud.storage.body import BLOCK, FileBody, Slice, requested_range, skip
+
+if TYPE_CHECKING:
+    from pyramid.response import Response
+
+LOG = logging.getLogger(__name__)
+
+#: The companions there are: core metadata (PEP 658) and provenance (PEP 740).
+COMPANION_KINDS: Final = ("metadata", "provenance")
+
+#: A published file never changes under its name (standards.md 1.5).
+IMMUTABLE: Final = "max-age=365000000, immutable"
+
+#: How operating systems say that there is no such file.
+_MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+
+NO_COMPANIONS: Final[Mapping[str, bytes]] = MappingProxyType({})
+
+
+class IStorage:
+    """A place that keeps package files.
+
+    The class is made once per request, and once without one: ``cls(request, **cls.configure(settings))``.
+    What is expensive belongs in ``configure``. Only the names of a package (``name``, ``version``,
+    ``filename``) and what the backend itself put into ``package.data`` say which file is meant.
+    """
+
+    #: Whether answers come at once, from memory or a local file.
+    is_local: bool = False
+
+    #: The settings that ``configure`` reads.
+    SETTINGS: ClassVar[tuple[Setting[Any], ...]] = ()
+
+    #: How many stored objects :meth:`list` could not read.
+    unreadable_count: int = 0
+
+    def __init__(self, request: Any = None, **kwargs: Any) -> None:  # noqa: ARG002 - subclasses hand theirs on
+        self.request = request
+
+    @classmethod
+    def configure(cls, settings: EnvironSettings) -> dict[str, Any]:  # noqa: ARG003 - subclasses read them
+        """The keyword arguments of the constructor, worked out once at the start."""
+        return {}
+
+    @property
+    def has_own_urls(self) -> bool:
+        """Whether :meth:`get_url` gives other links than those to the server's download endpoint."""
+        return type(self).get_url is not IStorage.get_url
+
+    def get_url(self, package: Package) -> str:
+        """The link that clients download the file from; the server's own download endpoint by default."""
+        return package.get_url(self.request)
+
+    def download_response(self, package: Package) -> Response:
+        """The HTTP response that lets the client have the file, or the range of it that was asked for.
+
+        Raises :class:`PackageNotFound` if the file is gone (compat.md 2.1).
+        """
+        location = self.redirect_url(package)
+        if location is not None:
+            return _redirect(location)
+        path = self.local_path(package)
+        if path is not None:
+            return self._local_response(package, path)
+        return self._streamed_response(package)
+
+    def _local_response(self, package: Package, path: str) -> Response:
+        with missing_is_not_found(package):
+            file = open(path, "rb")  # noqa: SIM115 - the response closes it
+        stat = os.fstat(file.fileno())
+        response = _file_response(package, stat.st_size, utcfromtimestamp(stat.st_mtime))
+        body = FileBody(file, path=path, stop=stat.st_size)
+        wanted = self._answer_range(response, stat.st_size)
+        if wanted is not None:
+            response.app_iter = body.app_iter_range(*wanted)
+            return response
+        environ = {} if self.request is None else self.request.environ
+        wrapper = environ.get("wsgi.file_wrapper")
+        response.app_iter = body if wrapper is None else wrapper(file, BLOCK)
+        return response
+
+    def _streamed_response(self, package: Package) -> Response:
+        with ExitStack() as stack, missing_is_not_found(package):
+            size: int | None = package.data.get("size")
+            whole: BinaryIO | None = None
+            if size is None:
+                whole = stack.enter_context(self.open(package))
+                size = _size_of(whole)
+            response = _file_response(package, size, package.last_modified)
+            wanted = None if size is None else self._answer_range(response, size)
+            if wanted is None:
+                body = FileBody(whole or stack.enter_context(self.open(package)), stop=size)
+            elif wanted[0] == wanted[1]:
+                body = FileBody(io.BytesIO(), stop=0)
+            elif whole is None:
+                start, stop = wanted
+                body = FileBody(stack.enter_context(self.open_range(package, start, stop)), start=start, stop=stop)
+            else:
+                body = FileBody(whole, stop=size).app_iter_range(*wanted)
+            body.close = stack.pop_all().close
+            response.app_iter = body
+        return response
+
+    def _answer_range(self, response: Response, size: int) -> tuple[int, int] | None:
+        """The range that is to be sent, after saying so in the response; None for the whole file.
+
+        The ``Range`` header is taken out of the request, as WebOb would look at it again: it fails on
+        ``bytes=-`` and refuses ``bytes=-n`` for files shorter than n, which some clients ask for.
+        """
+        request = self.request
+        if request is None or request.method != "GET":
+            return None
+        wanted = requested_range(request.environ.pop("HTTP_RANGE", None), size)
+        if wanted is None or not _is_same(request, response):
+            return None
+        start, stop = wanted
+        if start < stop:
+            response.status = 206
+            response.content_range = (start, stop, size)
+        else:
+            response.status = 416
+            response.headers["Content-Range"] = f"bytes */{size}"
+            response.headers["Cache-Control"] = "no-store"
+        response.content_length = stop - start
+        return wanted
+
+    def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
+        """Every stored package, made by ``factory(name, version, filename, last_modified, **facts)``.
+
+        What cannot be read is left out and reported to :meth:`unreadable`.
+        """
+        raise NotImplementedError
+
+    def upload(self, package: Package, datastream: BinaryIO) -> None:
+        """Store a file, replacing what is there under its name."""
+        raise NotImplementedError
+
+    def delete(self, package: Package) -> None:
+        """Remove a file and all that belongs to it; one that is missing counts as gone."""
+        raise NotImplementedError
+
+    def open(self, package: Package) -> AbstractContextManager[BinaryIO]:
+        """A context manager that gives the file's bytes as a stream.
+
+        Raises :class:`PackageNotFound`, at the latest on entering, if the file is gone.
+        """
+        raise NotImplementedError
+
+    def check_health(self) -> tuple[bool, str]:
+        """Whether files can be had, and a word for people on what is wrong or odd."""
+        return True, ""
+
+    def unreadable(self, where: str, reason: str) -> None:
+        """Report a stored object that :meth:`list` leaves out: it is counted and logged."""
+        self.unreadable_count += 1
+        LOG.warning("Not listed: %r: %s", where, reason)
+
+    # Optional powers
+
+    def publish(
+        self,
+        package: Package,
+        datastream: BinaryIO,
+        companions: Mapping[str, bytes] = NO_COMPANIONS,
+        *,
+        replace: bool = False,  # noqa: ARG002 - a plain upload cannot refuse
+    ) -> None:
+        """Store a file with its companions (bytes by kind): all, or nothing.
+
+        Raises :class:`FileExists` if there is a file of this name and ``replace`` is false. The default
+        cannot tell and replaces; that no two uploads of one name meet is seen to by the caller.
+        """
+        self.upload(package, datastream)
+        if type(self).upload_companion is not IStorage.upload_companion:
+            for kind, data in companions.items():
+                self.upload_companion(package, kind, data)
+
+    def spool_directory(self) -> str | None:
+        """Where an upload may be spooled so that :meth:`publish` need not copy it; None for anywhere.
+
+        A file that is spooled there is named ``.upload-<hex digits>.meta``.
+        """
+        return None
+
+    def redirect_url(self, package: Package) -> str | None:  # noqa: ARG002 - subclasses need it
+        """Where the client can download the file itself; None if the server has to send it."""
+        return None
+
+    def local_path(self, package: Package) -> str | None:  # noqa: ARG002 - subclasses need it
+        """The file on this machine that holds the bytes; None if there is no such file."""
+        return None
+
+    @contextlib.contextmanager
+    def open_range(self, package: Package, start: int, stop: int) -> Iterator[BinaryIO]:
+        """The bytes ``start`` up to, not including, ``stop`` as a stream."""
+        with self.open(package) as stream:
+            skip(stream, start)
+            yield cast("BinaryIO", io.BufferedReader(Slice(stream, stop - start)))
+
+    def upload_companion(self, package: Package, kind: str, data: bytes) -> None:  # noqa: ARG002 - subclasses keep it
+        """Keep a small object beside a stored file, replacing one of the same kind."""
+        raise NotSupported(f"the configured storage cannot keep {kind} beside {package.filename!r}")
+
+    def open_companion(self, package: Package, kind: str) -> BinaryIO | None:  # noqa: ARG002 - subclasses need them
+        """The companion of this kind as a stream, or None if there is none."""
+        return None
+
+    def update_metadata(self, package: Package) -> None:
+        """Rewrite the facts that are stored with a file, and leave its bytes as they are."""
+        raise NotSupported(f"the configured storage cannot change the facts of {package.filename!r}")
+
+
+def is_segment(text: str) -> bool:
+    """Whether a text can be one part of a path and nothing else.
+
+    What is refused: the empty text, everything with a slash, a backslash, a control character or any other
+    character that does not print, and everything that begins with a dot.
+    """
+    return text != "" and text[0] != "." and "/" not in text and "\\" not in text and text.isprintable()
+
+
+def check_segments(package: Package) -> None:
+    """Raise :class:`InvalidUpload` if the name, the version or the file name is no plain part of a path."""
+    for text in (package.name, package.version, package.filename):
+        if not is_segment(text):
+            raise InvalidUpload(f"{text!r} cannot be part of a path; use letters, digits, '.', '-', '_', '+' and '!'")
+
+
+@contextlib.contextmanager
+def missing_is_not_found(package: Package) -> Iterator[None]:
+    """Translate what opening a file raises in Python's own words, as backends made for 1.3.12 do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _MISSING:
+            raise PackageNotFound(f"the file {package.filename!r} is not in the storage") from None
+        raise BackendUnavailable(f"the file {package.filename!r} cannot be read at the moment") from error
+
+
+def _redirect(location: str) -> Response:
+    from pyramid.response import Response  # noqa: PLC0415 - the framework stays out of backends that do not answer
+
+    return Response(status=302, location=location, headerlist=[("Cache-Control", "no-store")])
+
+
+def _file_response(package: Package, size: int | None, last_modified: datetime) -> Response:
+    from pyramid.response import Response  # noqa: PLC0415 - as above
+
+    response = Response(
+        content_type="application/octet-stream",
+        last_modified=last_modified,
+        conditional_response=True,
+    )
+    response.headers["Cache-Control"] = IMMUTABLE
+    response.content_length = size
+    if size is not None:
+        response.accept_ranges = "bytes"
+    digest = package.data.get("hash_sha256")
+    if digest:
+        response.etag = digest
+    return response
+
+
+def _is_same(request: Any, response: Response) -> bool:
+    """Whether what the client has a part of is what is stored now (``If-Range``)."""
+    try:
+        return bool(response in request.if_range)
+    except TypeError:
+        # A date that is none.
+        return False
+
+
+def _size_of(stream: BinaryIO) -> int | None:
+    """How many bytes are left in a stream that can seek; None if it cannot."""
+    if not stream.seekable():
+        return None
+    here = stream.tell()
+    size = stream.seek(0, io.SEEK_END) - here
+    stream.seek(here)
+    return size

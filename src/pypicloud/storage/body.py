@@ -1,0 +1,99 @@
+"""The bytes of a stored file on their way out: whole, or one range of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Final
+
+#: How many bytes are read and sent at a time.
+BLOCK: Final = 1 << 16
+
+_ONE_RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)[ \t]*-[ \t]*([0-9]*)[ \t]*", re.IGNORECASE)
+
+#: More digits than any file has bytes; a longer number is not worth the conversion.
+_DIGITS: Final = 19
+
+
+def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The bytes ``start`` up to, not including, ``stop`` that a ``Range`` header asks for (RFC 9110, 14.2).
+
+    None means the whole file: no header, one that is not understood, or several ranges at once. A range
+    that holds no byte of the file comes back empty, as ``(size, size)``.
+    """
+    match = _ONE_RANGE.fullmatch(header or "")
+    if match is None or match.group() == "" or max(map(len, match.groups())) > _DIGITS:
+        return None
+    first, last = match.groups()
+    if not first:
+        return (max(size - int(last), 0), size) if last else None
+    start = int(first)
+    stop = min(int(last) + 1, size) if last else size
+    if last and int(last) < start:
+        return None
+    return (start, stop) if start < size else (size, size)
+
+
+def skip(stream: BinaryIO, count: int) -> None:
+    """Move a stream forward by ``count`` bytes, reading them if it cannot seek."""
+    if stream.seekable():
+        stream.seek(count, io.SEEK_CUR)
+        return
+    while count > 0:
+        block = stream.read(min(count, BLOCK))
+        if not block:
+            return
+        count -= len(block)
+
+
+class Slice(io.RawIOBase):
+    """The next ``count`` bytes of a stream, as a stream of their own."""
+
+    def __init__(self, stream: BinaryIO, count: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self._left = count
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with what comes next; 0 at the end."""
+        block = self._stream.read(min(len(buffer), self._left))
+        buffer[: len(block)] = block
+        self._left -= len(block)
+        return len(block)
+
+
+class FileBody:
+    """The body of a response: the bytes ``start`` up to, not including, ``stop`` of a stored file.
+
+    ``path`` names the file if it lies on this machine, so that a server may send it without our reading
+    it; ``stop`` is None if the size is not known. ``stream`` stands at ``start``.
+    """
+
+    def __init__(self, stream: BinaryIO, *, path: str | None = None, start: int = 0, stop: int | None = None) -> None:
+        self.path = path
+        self.start = start
+        self.stop = stop
+        self.close: Callable[[], None] = stream.close
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = None if self.stop is None else self.stop - self.start
+        while left is None or left > 0:
+            block = self._stream.read(BLOCK if left is None else min(BLOCK, left))
+            if not block:
+                return
+            if left is not None:
+                left -= len(block)
+            yield block
+
+    def app_iter_range(self, start: int, stop: int) -> FileBody:
+        """The same file's body, narrowed to a range that is counted from this body's start (WebOb's name)."""
+        skip(self._stream, start)
+        body = FileBody(self._stream, path=self.path, start=self.start + start, stop=self.start + stop)
+        body.close = self.close
+        return body

@@ -1,0 +1,585 @@
+"""What every storage backend must do, and a storage in memory that does it.
+
+The test of a backend is a class with a fixture and a second witness::
+
+    class TestMyStorage(StorageContract):
+        required = ("storage.mine",)
+
+        @pytest.fixture
+        def settings(self) -> dict[str, str]:
+            return {"pypi.storage": "my.module.MyStorage", "storage.mine": ...}
+
+        def objects(self, kwargs):
+            return {everything the service holds, without asking the backend}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, ClassVar, Final, cast
+
+import pytest
+
+from pypicloud.errors import FileExists, InvalidUpload, NotSupported, PackageNotFound, SettingError
+from pypicloud.models import Package
+from pypicloud.settings import EnvironSettings
+from pypicloud.storage import get_storage_impl
+from pypicloud.storage.base import NO_COMPANIONS, IStorage, check_segments
+from pypicloud.testing.downloads import CONTENT, DownloadContract, MakeStorage, make_package
+
+#: Which file is meant: name, version, file name.
+Key = tuple[str, str, str]
+
+_CHANGING: Final = threading.Lock()
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in memory, with all that belongs to it."""
+
+    content: bytes
+    last_modified: datetime
+    summary: str | None
+    facts: Mapping[str, Any]
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class MemoryStorage(IStorage):
+    """Keeps package files in memory: in a dictionary that all instances of one configuration share."""
+
+    is_local = True
+
+    def __init__(self, request: Any = None, *, files: dict[Key, StoredFile], **kwargs: Any) -> None:
+        super().__init__(request, **kwargs)
+        self.files = files
+
+    @classmethod
+    def configure(cls, settings: EnvironSettings) -> dict[str, Any]:
+        """An empty storage."""
+        return {**super().configure(settings), "files": {}}
+
+    def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
+        """Every stored package."""
+        for (name, version, filename), stored in list(self.files.items()):
+            facts = copy.deepcopy(dict(stored.facts))
+            if "metadata" in stored.companions:
+                facts["core_metadata"] = hashlib.sha256(stored.companions["metadata"]).hexdigest()
+            yield factory(
+                name, version, filename, stored.last_modified, summary=stored.summary, size=len(stored.content), **facts
+            )
+
+    def upload(self, package: Package, datastream: BinaryIO) -> None:
+        """Store a file, replacing what is there under its name."""
+        self.publish(package, datastream, replace=True)
+
+    def publish(
+        self,
+        package: Package,
+        datastream: BinaryIO,
+        companions: Mapping[str, bytes] = NO_COMPANIONS,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Store a file with its companions."""
+        check_segments(package)
+        stored = StoredFile(
+            datastream.read(), package.last_modified, package.summary, _facts(package), dict(companions)
+        )
+        with _CHANGING:
+            if not replace and _key(package) in self.files:
+                raise FileExists(f"{package.filename!r} is stored already")
+            self.files[_key(package)] = stored
+
+    def delete(self, package: Package) -> None:
+        """Remove a file and all that belongs to it."""
+        self.files.pop(_key(package), None)
+
+    @contextlib.contextmanager
+    def open(self, package: Package) -> Iterator[BinaryIO]:
+        """The file's bytes as a stream."""
+        yield io.BytesIO(self._stored(package).content)
+
+    def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
+        """Keep a companion beside a stored file."""
+        with _CHANGING:
+            stored = self._stored(package)
+            self.files[_key(package)] = replace(stored, companions={**stored.companions, kind: data})
+
+    def open_companion(self, package: Package, kind: str) -> BinaryIO | None:
+        """The companion of this kind as a stream, or None if there is none."""
+        stored = self.files.get(_key(package))
+        return io.BytesIO(stored.companions[kind]) if stored and kind in stored.companions else None
+
+    def update_metadata(self, package: Package) -> None:
+        """Rewrite the facts of a stored file."""
+        with _CHANGING:
+            stored = self._stored(package)
+            self.files[_key(package)] = replace(stored, summary=package.summary, facts=_facts(package))
+
+    def _stored(self, package: Package) -> StoredFile:
+        try:
+            return self.files[_key(package)]
+        except KeyError:
+            raise PackageNotFound(f"the file {package.filename!r} is not in the storage") from None
+
+
+def _key(package: Package) -> Key:
+    return (package.name, package.version, package.filename)
+
+
+def _facts(package: Package) -> dict[str, Any]:
+    """What a package says of itself, without what the bytes themselves tell."""
+    told = {key: value for key, value in package.data.items() if key not in {"size", "core_metadata", "path"}}
+    return copy.deepcopy(told)
+
+
+class _Forward(io.RawIOBase):
+    """A stream that can only be read, as those from a socket, and that may break off."""
+
+    def __init__(self, content: bytes, *, breaks: bool = False) -> None:
+        super().__init__()
+        self._rest = io.BytesIO(content)
+        self._breaks = breaks
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._rest.readinto(buffer)
+        if count == 0 and self._breaks:
+            raise ConnectionResetError("the client is gone")
+        return count
+
+
+class StorageContract(DownloadContract):
+    """What every storage does.
+
+    ``limits`` declares what a backend honestly cannot do; the lesser behaviour is then asserted:
+
+    ================== =====================================================================
+    ``ascii_metadata`` a summary comes back without the characters that are not ASCII
+    ``no_companions``  ``upload_companion`` raises NotSupported, ``open_companion`` gives None
+    ``no_updates``     ``update_metadata`` raises NotSupported
+    ``own_time``       the service's own time is the upload time
+    ``redirects``      downloads are redirects
+    ``replaces``       ``publish`` replaces, whatever it is told
+    ``trusts_names``   names are not checked, only kept apart
+    ``unbreakable``    there is nothing that could be down
+    ================== =====================================================================
+    """
+
+    #: The settings without which the backend does not start.
+    required: ClassVar[tuple[str, ...]] = ()
+
+    #: More files than the service lists on one page.
+    many: ClassVar[int] = 30
+
+    @pytest.fixture
+    def settings(self) -> dict[str, str]:
+        """The ini file's settings, with a place for the files that no other test uses."""
+        raise NotImplementedError
+
+    def objects(self, kwargs: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """The second witness: everything that lies in the service, by its name there, seen without the backend.
+
+        ``kwargs`` is what the backend's ``configure`` gave.
+        """
+        raise NotImplementedError
+
+    def outage(self, kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """A time in which the service is not there; needed unless ``unbreakable``."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def make_storage(self, settings: dict[str, str]) -> Iterator[MakeStorage]:
+        """The backend, configured as the server does it; nothing may be left of the test when all is deleted."""
+        make = cast("MakeStorage", get_storage_impl(EnvironSettings(settings, {})))
+        yield make
+        storage = make(None)
+        for package in storage.list():
+            storage.delete(package)
+        assert self.objects(make.keywords) == {}
+
+    @pytest.fixture
+    def storage(self, make_storage: MakeStorage) -> IStorage:
+        """The backend without a request."""
+        return make_storage(None)
+
+    def listed(self, storage: IStorage) -> dict[str, Package]:
+        """What the storage lists, by file name."""
+        packages = list(storage.list())
+        found = {package.filename: package for package in packages}
+        assert len(found) == len(packages)
+        return found
+
+    def content(self, storage: IStorage, package: Package) -> bytes:
+        """The bytes of a package."""
+        with storage.open(package) as stream:
+            return stream.read()
+
+    def companion(self, storage: IStorage, package: Package, kind: str = "metadata") -> bytes | None:
+        """The bytes of a companion, or None."""
+        stream = storage.open_companion(package, kind)
+        if stream is None:
+            return None
+        with stream:
+            return stream.read()
+
+    # Storing and reading
+
+    def test_begins_empty(self, storage: IStorage) -> None:
+        """A new storage lists nothing."""
+        assert list(storage.list()) == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"x", b"\xff\xfe\x00 no text \r\n", bytes(range(256)) * 12289],
+        ids=["nothing", "one byte", "no text", "many blocks"],
+    )
+    def test_bytes(self, storage: IStorage, make_storage: MakeStorage, content: bytes) -> None:
+        """The bytes that come back are those that went in, and they alone lie in the service."""
+        package = make_package(content=content)
+        storage.publish(package, io.BytesIO(content))
+        assert self.content(storage, package) == content
+        found = [data for name, data in self.objects(make_storage.keywords).items() if name.endswith(package.filename)]
+        assert found == [content]
+
+    def test_stream_that_only_reads(self, storage: IStorage) -> None:
+        """A stream that cannot seek is stored like any other."""
+        package = make_package()
+        storage.publish(package, cast("BinaryIO", io.BufferedReader(_Forward(CONTENT))))
+        assert self.content(storage, package) == CONTENT
+
+    def test_facts(self, storage: IStorage) -> None:
+        """What is known about a file comes back from the storage alone."""
+        package = make_package(summary="A foo's “summary”: ünï", requires_python=">=3.8,<4", uploader="josé@example")
+        storage.publish(package, io.BytesIO(CONTENT))
+        listed = self.listed(storage)[package.filename]
+        assert (listed.name, listed.version, listed.filename) == ("foo", "1.0", "foo-1.0.tar.gz")
+        assert listed.data["size"] == len(CONTENT)
+        expected = package.get_metadata()
+        if "ascii_metadata" in self.limits:
+            expected |= {"summary": "A foo's summary: uni", "uploader": "jose@example"}
+        assert listed.get_metadata() == expected
+
+    def test_no_facts(self, storage: IStorage) -> None:
+        """A file of which nothing is known is listed, and nothing is made up."""
+        storage.publish(Package("foo", "1.0", "foo-1.0.tar.gz"), io.BytesIO(b"x"))
+        assert self.listed(storage)["foo-1.0.tar.gz"].get_metadata() == {}
+
+    @pytest.mark.parametrize("yanked", [True, "It eats files; use 1.0.1"])
+    def test_yanked(self, storage: IStorage, yanked: bool | str) -> None:
+        """That a file is yanked, and why, is a fact like others (PEP 592)."""
+        package = make_package(yanked=yanked)
+        storage.publish(package, io.BytesIO(CONTENT))
+        assert self.listed(storage)[package.filename].data["yanked"] == yanked
+
+    def test_time(self, storage: IStorage) -> None:
+        """The upload time comes back with its zone, and the package says the same as the storage."""
+        package = make_package()
+        moment = datetime.now(UTC) if "own_time" in self.limits else datetime(2019, 7, 8, 9, 10, 11, 120000, UTC)
+        package.last_modified = moment
+        storage.publish(package, io.BytesIO(CONTENT))
+        listed = self.listed(storage)[package.filename]
+        assert listed.last_modified.utcoffset() == timedelta(0)
+        assert abs(listed.last_modified - moment) < timedelta(seconds=60 if "own_time" in self.limits else 2)
+        if "own_time" not in self.limits:
+            assert listed.last_modified == package.last_modified
+
+    @pytest.mark.parametrize(
+        ("name", "version", "filename"),
+        [
+            ("foo-bar", "1.0+local.1", "foo_bar-1.0+local.1-py3-none-any.whl"),
+            ("foo", "1!2.0", "foo-1!2.0.zip"),
+            ("Foo.Bar_Baz", "2.0rc1", "Foo.Bar_Baz-2.0rc1.tar.gz"),
+            ("a2b-3d", "1.0-beta", "a2b-3d-1.0-beta.tar.gz"),
+            ("foo", "weird", "foo weird (1) #100%.tar.gz"),
+            ("foo", "1.0", "föö-1.0.tar.gz"),
+        ],
+    )
+    def test_names(self, storage: IStorage, name: str, version: str, filename: str) -> None:
+        """Names and versions come back as they were given, the project's name normalised."""
+        package = make_package(name, version, filename)
+        storage.publish(package, io.BytesIO(CONTENT))
+        listed = self.listed(storage)[filename]
+        assert (listed.name, listed.version) == (package.name, version)
+        assert self.content(storage, listed) == CONTENT
+
+    def test_instances(self, make_storage: MakeStorage) -> None:
+        """What one request stored the next one sees: they share the configuration."""
+        package = make_package()
+        make_storage(None).publish(package, io.BytesIO(CONTENT))
+        assert self.content(make_storage(None), package) == CONTENT
+
+    def test_listing_of_many(self, storage: IStorage) -> None:
+        """More files than fit on one page of a listing are all listed, each once."""
+        packages = [make_package(f"p{number % 7}", f"1.{number}", content=b"x") for number in range(self.many)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda package: storage.publish(package, io.BytesIO(b"x")), packages))
+        assert sorted(storage.list()) == sorted(packages)
+
+    def test_factory(self, storage: IStorage) -> None:
+        """Listing makes packages of the class that is asked for."""
+
+        class Special(Package):
+            pass
+
+        storage.publish(make_package(), io.BytesIO(CONTENT))
+        assert [type(package) for package in storage.list(Special)] == [Special]
+
+    @pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 76800), (65530, 65550), (76799, 76800), (5, 5)])
+    def test_part(self, storage: IStorage, start: int, stop: int) -> None:
+        """A part of a file can be read without the rest."""
+        package = make_package()
+        storage.publish(package, io.BytesIO(CONTENT))
+        with storage.open_range(package, start, stop) as stream:
+            assert stream.read() == CONTENT[start:stop]
+
+    # Replacing and deleting
+
+    def test_refusal(self, storage: IStorage) -> None:
+        """A second file of the same name is refused and changes nothing, or replaces all of the first."""
+        package, other = make_package(summary="first"), make_package(content=b"other", summary="second")
+        storage.publish(package, io.BytesIO(CONTENT), {"metadata": b"first"})
+        if "replaces" in self.limits:
+            storage.publish(other, io.BytesIO(b"other"))
+            assert self.content(storage, package) == b"other"
+            return
+        with pytest.raises(FileExists):
+            storage.publish(other, io.BytesIO(b"other"), {"metadata": b"second"})
+        assert self.content(storage, package) == CONTENT
+        assert self.listed(storage)[package.filename].summary == "first"
+        assert self.companion(storage, package) == (None if "no_companions" in self.limits else b"first")
+
+    def test_replacing(self, storage: IStorage) -> None:
+        """A file that replaces another takes over nothing of it: no byte, no fact, no companion."""
+        package = make_package(summary="first", requires_python=">=3", uploader="a", yanked=True)
+        storage.publish(package, io.BytesIO(CONTENT), {"metadata": b"first"})
+        other = make_package(content=b"other")
+        storage.publish(other, io.BytesIO(b"other"), replace=True)
+        listed = self.listed(storage)[package.filename]
+        assert self.content(storage, listed) == b"other"
+        assert listed.get_metadata() == other.get_metadata()
+        assert not {"yanked", "core_metadata"} & set(listed.data)
+        assert self.companion(storage, package) is None
+
+    def test_upload(self, storage: IStorage) -> None:
+        """``upload``, the documented way, replaces what is there (compat.md 8.3)."""
+        package = make_package()
+        storage.upload(package, io.BytesIO(b"something longer than the rest"))
+        storage.upload(package, io.BytesIO(b"x"))
+        assert self.content(storage, package) == b"x"
+
+    def test_deleting(self, storage: IStorage) -> None:
+        """Deleting a file leaves its neighbours alone, however much alike their names are."""
+        packages = [
+            make_package("foo", "1.0"),
+            make_package("foo", "1.0", "foo-1.0.tar"),
+            make_package("foo", "1.0", "foo-1.0.tar.gz.zip"),
+            make_package("foo", "1.0", "foo-1.0-py3-none-any.whl"),
+            make_package("foo", "1.0.1"),
+            make_package("foo-bar", "1.0"),
+            make_package("fo", "1.0"),
+        ]
+        for package in packages:
+            storage.publish(package, io.BytesIO(CONTENT), {"metadata": package.filename.encode()})
+        storage.delete(packages[0])
+        assert sorted(storage.list()) == sorted(packages[1:])
+        for package in packages[1:]:
+            assert self.listed(storage)[package.filename].get_metadata() == package.get_metadata()
+            expected = None if "no_companions" in self.limits else package.filename.encode()
+            assert self.companion(storage, package) == expected
+
+    def test_deleting_everything(self, storage: IStorage, make_storage: MakeStorage) -> None:
+        """Nothing is left of a deleted file, facts and companions included."""
+        package = make_package(summary="gone")
+        storage.publish(package, io.BytesIO(CONTENT), {"metadata": b"gone"})
+        storage.delete(package)
+        assert self.objects(make_storage.keywords) == {}
+        assert self.companion(storage, package) is None
+
+    def test_missing(self, storage: IStorage) -> None:
+        """A missing file is one error everywhere, and counts as deleted (compat.md 2.1)."""
+        package = make_package()
+        storage.delete(package)
+        with pytest.raises(PackageNotFound), storage.open(package):
+            raise AssertionError
+        with pytest.raises(PackageNotFound), storage.open_range(package, 0, 1):
+            raise AssertionError
+        with pytest.raises(NotSupported if "no_updates" in self.limits else PackageNotFound):
+            storage.update_metadata(package)
+        with pytest.raises(NotSupported if "no_companions" in self.limits else PackageNotFound):
+            storage.upload_companion(package, "metadata", b"")
+        assert self.companion(storage, package) is None
+
+    # What goes with a file
+
+    def test_companion(self, storage: IStorage) -> None:
+        """A companion is stored with its file, its digest listed, and can be replaced."""
+        package = make_package(filename="foo-1.0-py3-none-any.whl")
+        storage.publish(package, io.BytesIO(CONTENT), {"metadata": b"Name: foo\n"})
+        if "no_companions" in self.limits:
+            assert self.companion(storage, package) is None
+            with pytest.raises(NotSupported):
+                storage.upload_companion(package, "metadata", b"")
+            return
+        assert self.companion(storage, package) == b"Name: foo\n"
+        listed = self.listed(storage)
+        assert list(listed) == [package.filename]
+        assert listed[package.filename].data["core_metadata"] == hashlib.sha256(b"Name: foo\n").hexdigest()
+        storage.upload_companion(package, "metadata", b"Name: Foo\n")
+        storage.upload_companion(package, "provenance", b"{}")
+        assert self.companion(storage, package) == b"Name: Foo\n"
+        assert self.companion(storage, package, "provenance") == b"{}"
+        assert self.content(storage, package) == CONTENT
+        assert self.companion(storage, package, "unheard-of") is None
+
+    def test_new_facts(self, storage: IStorage) -> None:
+        """Facts can be changed later, and nothing but the facts changes."""
+        package = make_package(summary="before", uploader="me")
+        storage.publish(package, io.BytesIO(CONTENT), {"metadata": b"kept"})
+        before = self.listed(storage)[package.filename]
+        before.data["yanked"] = "broken"
+        before.data.pop("uploader")
+        if "no_updates" in self.limits:
+            with pytest.raises(NotSupported):
+                storage.update_metadata(before)
+            return
+        storage.update_metadata(before)
+        after = self.listed(storage)[package.filename]
+        assert (after.data, after.summary) == (before.data, before.summary)
+        if "own_time" not in self.limits:
+            assert after.last_modified == before.last_modified
+        assert self.content(storage, package) == CONTENT
+        assert self.companion(storage, package) == (None if "no_companions" in self.limits else b"kept")
+
+    # When things go wrong
+
+    def test_broken_upload(self, storage: IStorage, make_storage: MakeStorage) -> None:
+        """An upload that breaks off leaves nothing behind, and an older file as it was."""
+        package = make_package()
+        broken = cast("BinaryIO", io.BufferedReader(_Forward(CONTENT * 30, breaks=True)))
+        with pytest.raises(ConnectionResetError):
+            storage.publish(package, broken, {"metadata": b"x"})
+        assert list(storage.list()) == []
+        assert self.objects(make_storage.keywords) == {}
+        storage.publish(package, io.BytesIO(CONTENT))
+        broken = cast("BinaryIO", io.BufferedReader(_Forward(CONTENT * 30, breaks=True)))
+        with pytest.raises(ConnectionResetError):
+            storage.publish(make_package(content=b"x"), broken, replace=True)
+        assert self.content(storage, package) == CONTENT
+        assert self.listed(storage)[package.filename].get_metadata() == package.get_metadata()
+
+    @pytest.mark.parametrize("rewrite", [False, True], ids=["first", "replace"])
+    def test_uploads_at_once(self, make_storage: MakeStorage, rewrite: bool) -> None:
+        """Of uploads of one name at the same moment one wins, whole: bytes, facts and companion are of one."""
+        contents = [bytes([number]) * (30000 + number) for number in range(8)]
+        gate = threading.Barrier(len(contents))
+
+        def upload(content: bytes) -> bool:
+            package = make_package(content=content, summary=str(content[0]))
+            gate.wait()
+            try:
+                make_storage(None).publish(
+                    package, io.BytesIO(content), {"metadata": content[:1]}, replace=rewrite
+                )
+            except FileExists:
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(contents)) as pool:
+            won = list(pool.map(upload, contents))
+        storage = make_storage(None)
+        listed = self.listed(storage)["foo-1.0.tar.gz"]
+        content = self.content(storage, listed)
+        assert won[contents.index(content)]
+        assert sum(won) == (8 if rewrite or "replaces" in self.limits else 1)
+        assert (listed.summary, listed.data["size"]) == (str(content[0]), len(content))
+        assert listed.data["hash_sha256"] == hashlib.sha256(content).hexdigest()
+        if "no_companions" not in self.limits:
+            assert self.companion(storage, listed) == content[:1]
+
+    @pytest.mark.parametrize(
+        ("version", "filename"),
+        [
+            ("../../1.0", "foo-1.0.tar.gz"),
+            ("..", "foo-1.0.tar.gz"),
+            (".", "foo-1.0.tar.gz"),
+            ("", "foo-1.0.tar.gz"),
+            ("/tmp", "foo-1.0.tar.gz"),  # noqa: S108 - nothing is ever written there
+            ("1.0", "../foo-1.0.tar.gz"),
+            ("1.0", "a/foo-1.0.tar.gz"),
+            ("1.0", "..\\foo-1.0.tar.gz"),
+            ("1.0", "foo-1.0.tar.gz\0.txt"),
+            ("1.0", "foo\n-1.0.tar.gz"),
+            ("1.0", "foo\udc80-1.0.tar.gz"),
+            ("1.0", ".foo-1.0.tar.gz"),
+            ("1.0", ""),
+        ],
+    )
+    def test_hostile_names(
+        self, storage: IStorage, make_storage: MakeStorage, version: str, filename: str
+    ) -> None:
+        """A version or file name that is no plain part of a path is refused, or is just a key."""
+        package = make_package("foo", version, filename)
+        package.filename = filename
+        if "trusts_names" in self.limits:
+            storage.publish(package, io.BytesIO(CONTENT))
+            assert self.content(storage, package) == CONTENT
+            return
+        with pytest.raises(InvalidUpload):
+            storage.publish(package, io.BytesIO(CONTENT))
+        assert self.objects(make_storage.keywords) == {}
+        with pytest.raises(PackageNotFound), storage.open(package):
+            raise AssertionError
+        assert storage.open_companion(package, "metadata") is None
+        storage.delete(package)
+
+    def test_health(self, storage: IStorage, make_storage: MakeStorage) -> None:
+        """Health is good while the service is there, and bad with a reason while it is not (compat.md 2.6)."""
+        assert storage.check_health() == (True, "")
+        if "unbreakable" in self.limits:
+            return
+        with self.outage(make_storage.keywords):
+            healthy, reason = make_storage(None).check_health()
+        assert not healthy
+        assert reason
+
+    def test_required_settings(self, settings: dict[str, str], make_storage: MakeStorage) -> None:
+        """A setting that is missing stops the start and is named."""
+        assert make_storage.func is not None
+        for key in self.required:
+            rest = {name: value for name, value in settings.items() if name != key}
+            with pytest.raises(SettingError, match=key):
+                get_storage_impl(EnvironSettings(rest, {}))
+
+    def test_spool(self, storage: IStorage, make_storage: MakeStorage, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """A file spooled where the storage wants it is stored, and is not listed before."""
+        directory = storage.spool_directory() or str(tmp_path_factory.mktemp("spool"))
+        path = f"{directory}/.upload-0123456789abcdef.meta"
+        with open(path, "xb") as spool:
+            spool.write(CONTENT)
+        package = make_package()
+        try:
+            assert list(storage.list()) == []
+            with open(path, "rb") as spool:
+                storage.publish(package, spool, {"metadata": b"x"})
+            with open(path, "rb") as spool, contextlib.suppress(FileExists):
+                storage.publish(package, spool)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                import os
+
+                os.unlink(path)
+        assert self.content(storage, package) == CONTENT
+        assert list(storage.list()) == [package]
+        assert make_storage.func is not None

@@ -1,0 +1,432 @@
+"""Makes ``fixtures/v1_3_12``: what a real PyPICloud 1.3.12 stored, and what it answered about it.
+
+Run once, with uv on the path and a Python 3.8 (the newest that 1.3.12 starts on without trouble)::
+
+    PYTHONPATH=tests python -m compat.make_fixtures /path/to/python3.8
+
+1. makes a virtual environment of that Python with 1.3.12 and the libraries pinned below;
+2. writes ``server.ini``: what ``ppc-make-config -d`` writes for file storage and SQLite, plus users, groups and package
+   permissions; the password hashes come from that environment's ``ppc-gen-password``;
+3. lays two files into the storage directory by hand, as old trees have them, and starts ``pserve``;
+4. uploads ``SPECIMENS`` over HTTP with Basic credentials and deletes two of them again;
+5. asks every page as every caller: the part ``served`` of ``expected.json``;
+6. puts the cache file aside, starts the server again, which rebuilds, and asks again: the part ``rebuilt``.
+
+Git keeps no modification times, so ``expected.json`` has them under ``mtimes`` (nanoseconds).
+Every question carries ``Host: localhost``, so that answers don't depend on the port.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from compat.archives import core_metadata, egg, sdist, wheel
+
+TARGET: Final = Path(__file__).parent / "fixtures" / "v1_3_12"
+
+#: 1.3.12 itself, and the last libraries that it starts with.
+REQUIREMENTS: Final = (
+    "pypicloud==1.3.12",
+    "setuptools==56.0.0",
+    "sqlalchemy==1.4.54",
+    "waitress==3.0.0",
+    "pyramid==2.0.2",
+    "beaker==1.14.1",
+    "packaging==26.2",
+    "zope.interface==7.2",
+    "zope.sqlalchemy==4.0",
+)
+
+#: Passwords with the scheme and rounds they are hashed with: few rounds, and more than one scheme.
+USERS: Final = {
+    "admin": ("admin-pw", "sha512_crypt", 1000),
+    "alice": ("alice-pw", "sha512_crypt", 1000),
+    "bob": ("bob-pw", "sha256_crypt", 1000),
+    "carol": ("carol-pw", "pbkdf2_sha512", 100),
+    "first.last": ("dotted-pw", "pbkdf2_sha256", 100),
+}
+
+CALLERS: Final = (None, *USERS)
+
+INI: Final = """\
+[app:main]
+use = egg:pypicloud
+
+pyramid.reload_templates = False
+pyramid.debug_authorization = false
+pyramid.debug_notfound = false
+pyramid.debug_routematch = false
+pyramid.default_locale_name = en
+
+pypi.fallback = redirect
+pypi.fallback_base_url = https://index.example
+pypi.default_read =
+    everyone
+pypi.default_write =
+    authenticated
+
+pypi.storage = file
+storage.dir = %(here)s/packages
+
+db.url = sqlite:///%(here)s/db.sqlite
+
+auth.admins =
+  admin
+
+{users}
+
+group.devs =
+    alice
+    bob
+group.qa.team = carol
+
+# One reader and writer, and a group that may read.
+package.secret-lib.user.alice = rw
+package.secret-lib.group.devs = r
+# Everybody with a name reads, a group writes.
+package.team-tool.group.authenticated = r
+package.team-tool.group.devs = read write
+# No right at all, which still switches the defaults off.
+package.closed.user.bob =
+# Write without read.
+package.dropbox.user.carol = w
+# A name that is not normalised: 1.3.12 never finds it on /simple.
+package.My_Pkg.user.alice = rw
+
+# For beaker
+session.encrypt_key = ZmFrZS1lbmNyeXB0LWtleS1mb3ItZml4dHVyZXMtMTI=
+session.validate_key = ZmFrZS12YWxpZGF0ZS1rZXktZm9yLWZpeHR1cmVzLTE=
+session.secure = False
+session.invalidate_corrupt = true
+
+###
+# wsgi server configuration
+###
+
+[server:main]
+use = egg:waitress#main
+host = 127.0.0.1
+port = 6543
+
+###
+# logging configuration
+# http://docs.pylonsproject.org/projects/pyramid/en/latest/narr/logging.html
+###
+
+[loggers]
+keys = root, botocore, pypicloud
+
+[handlers]
+keys = console
+
+[formatters]
+keys = generic
+
+[logger_root]
+level = INFO
+handlers = console
+
+[logger_pypicloud]
+level = DEBUG
+qualname = pypicloud
+handlers =
+
+[logger_botocore]
+level = WARN
+qualname = botocore
+handlers =
+
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+level = NOTSET
+formatter = generic
+
+[formatter_generic]
+format = %(levelname)s %(asctime)s [%(name)s] %(message)s
+"""
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One upload: who sends which bytes under which file name, with these fields of the form."""
+
+    uploader: str
+    filename: str
+    content: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def specimen(uploader: str, filename: str, name: str, version: str, summary: str = "", requires: str = "") -> Specimen:
+    """An upload as twine makes it: an archive that fits its file name, and a form that fits the archive."""
+    metadata = core_metadata(name, version, summary, requires)
+    stem = filename.removesuffix(".tar.gz").removesuffix(".zip")
+    if filename.endswith(".whl"):
+        distribution, in_name, tag = filename.removesuffix(".whl").split("-", 2)
+        content = wheel(distribution, in_name, metadata, tag)
+    elif filename.endswith(".egg"):
+        content = egg(metadata)
+    else:
+        content = sdist(stem, metadata, as_zip=filename.endswith(".zip"))
+    form = {"name": name, "version": version, "summary": summary, "requires_python": requires}
+    return Specimen(uploader, filename, content, {key: value for key, value in form.items() if value})
+
+
+SPECIMENS: Final = (
+    specimen("alice", "simple_pkg-0.9.tar.gz", "simple-pkg", "0.9"),
+    specimen("alice", "simple_pkg-1.0.tar.gz", "simple-pkg", "1.0", "A simple package", ">=3.8,<4"),
+    specimen("bob", "simple_pkg-1.0-py3-none-any.whl", "simple-pkg", "1.0", "A simple package", ">=3.8,<4"),
+    specimen("alice", "Upper.Case_Name-1.0.tar.gz", "Upper.Case_Name", "1.0", "Dots, underscores and capitals"),
+    specimen("alice", "Upper.Case_Name-1.1rc1-py2.py3-none-any.whl", "Upper.Case_Name", "1.1rc1", "Soon"),
+    specimen("bob", "localver-1.0+abc.1-py3-none-any.whl", "localver", "1.0+abc.1", "A local version"),
+    specimen("bob", "localver-1.0.tar.gz", "localver", "1.0"),
+    specimen("carol", "epoch-1!2.0-py3-none-any.whl", "epoch", "1!2.0", "Counted anew"),
+    specimen("carol", "epoch-2017.4.tar.gz", "epoch", "2017.4", "Counted by years"),
+    specimen("carol", "eggy-0.3-py2.7.egg", "eggy", "0.3", "An egg"),
+    specimen("first.last", "zippy-2.0.zip", "zippy", "2.0", "A zipped sdist"),
+    specimen("first.last", "unicode_sum-1.0.tar.gz", "unicode_sum", "1.0", "Größe – naïve <数据> & more"),
+    specimen("alice", "many-1.0.dev1.tar.gz", "many", "1.0.dev1"),
+    specimen("alice", "many-1.0.tar.gz", "many", "1.0", "The first"),
+    specimen("alice", "many-1.9.tar.gz", "many", "1.9"),
+    specimen("alice", "many-1.10.tar.gz", "many", "1.10", "The tenth"),
+    specimen("alice", "many-2.0rc1.tar.gz", "many", "2.0rc1"),
+    specimen("alice", "many-weird.tar.gz", "many", "weird", "No version at all"),
+    specimen("admin", "secret_lib-1.0-py3-none-any.whl", "secret-lib", "1.0", "Not for everybody"),
+    specimen("alice", "secret-lib-1.1.tar.gz", "secret-lib", "1.1"),
+    specimen("bob", "team_tool-0.1-py3-none-any.whl", "team-tool", "0.1", "Ours"),
+    specimen("admin", "closed-1.0.tar.gz", "closed", "1.0"),
+    specimen("carol", "dropbox-1.0.tar.gz", "dropbox", "1.0"),
+    specimen("admin", "my_pkg-1.0.tar.gz", "my_pkg", "1.0", "Meant for alice only"),
+    specimen("alice", "gone-1.0.tar.gz", "gone", "1.0", "Deleted"),
+    # No metadata in the form: name and version come from the file name.
+    Specimen("bob", "formless-3.0.tar.gz", sdist("formless-3.0", core_metadata("formless", "3.0"))),
+    # A type of file of which 1.3.12 cannot tell the version.
+    Specimen("bob", "oddext-1.0.rpm", b"no archive", {"name": "oddext", "version": "1.0"}),
+)
+
+DELETED: Final = (("alice", "gone", "gone-1.0.tar.gz"), ("alice", "simple-pkg", "simple_pkg-0.9.tar.gz"))
+
+#: Files as they lie in older trees: path, content, text of the ``.meta`` beside it if there is one.
+BY_HAND: Final = (
+    ("bare/0.1/bare-0.1.tar.gz", sdist("bare-0.1", core_metadata("bare", "0.1")), None),
+    (
+        "bare/0.2/bare-0.2.tar.gz",
+        sdist("bare-0.2", core_metadata("bare", "0.2")),
+        '{"summary": "By hand", "requires_python": ">=2.7", "colour": "blue"}',
+    ),
+)
+
+#: When the files laid by hand claim to be written: 2 January 2015, 03:04:05 UTC.
+BY_HAND_TIME: Final = 1420167845
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(
+    port: int, caller: str | None, path: str, method: str = "GET", body: bytes = b"", content_type: str = ""
+) -> Answer:
+    """One request to the server on this port."""
+    headers = {"Host": "localhost"}
+    if content_type:
+        headers["Content-Type"] = content_type
+    if caller is not None:
+        word = f"{caller}:{USERS[caller][0]}".encode()
+        headers["Authorization"] = "Basic " + base64.b64encode(word).decode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, urllib.parse.quote(path, safe="/?=+!"), body=body, headers=headers)
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+    finally:
+        connection.close()
+
+
+def upload(port: int, package: Specimen) -> None:
+    """Send a specimen as twine would."""
+    boundary = uuid.uuid4().hex
+    form = {":action": "file_upload", "protocol_version": "1", **package.fields}
+    parts = [f'Content-Disposition: form-data; name="{key}"\r\n\r\n{value}'.encode() for key, value in form.items()]
+    head = f'Content-Disposition: form-data; name="content"; filename="{package.filename}"\r\n'
+    parts.append(head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + package.content)
+    edge = f"--{boundary}".encode()
+    body = b"".join(edge + b"\r\n" + part + b"\r\n" for part in parts) + edge + b"--\r\n"
+    answer = ask(port, package.uploader, "/simple/", "POST", body, f"multipart/form-data; boundary={boundary}")
+    if answer.status != http.client.OK:
+        raise RuntimeError(f"{package.filename}: {answer.status} {answer.body!r}")
+
+
+def question(port: int) -> dict[str, Any]:
+    """Everything the server says about what it holds."""
+    names = re.findall(r'<a href="([^"]+)/">', ask(port, "admin", "/simple/").body.decode())
+    files: dict[str, dict[str, Any]] = {}
+    projects: dict[str, dict[str, Any]] = {}
+    for name in names:
+        api = json.loads(ask(port, "admin", f"/api/package/{name}/").body)
+        projects[name] = {
+            "simple": ask(port, "admin", f"/simple/{name}/").body.decode(),
+            "json": json.loads(ask(port, "admin", f"/pypi/{name}/json").body),
+            "api": api,
+        }
+        for package in api["packages"]:
+            answer = ask(port, "admin", f"/api/package/{name}/{package['filename']}")
+            files[package["filename"]] = {
+                "project": name,
+                "status": answer.status,
+                "sha256": hashlib.sha256(answer.body).hexdigest(),
+                "length": len(answer.body),
+                "last_modified": answer.headers["Last-Modified"],
+                "content_type": answer.headers["Content-Type"],
+            }
+    return {
+        "simple": ask(port, "admin", "/simple/").body.decode(),
+        "verbose": json.loads(ask(port, "admin", "/api/package/?verbose=true").body)["packages"],
+        "projects": projects,
+        "files": files,
+        "callers": {caller or "": rights(port, caller, files) for caller in CALLERS},
+    }
+
+
+def rights(port: int, caller: str | None, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What one caller is shown, told and given."""
+    listed = ask(port, caller, "/simple/").body.decode()
+    seen: dict[str, dict[str, Any]] = {}
+    for name in sorted({facts["project"] for facts in files.values()} | {"unknown"}):
+        page, api = ask(port, caller, f"/simple/{name}/"), ask(port, caller, f"/api/package/{name}/")
+        seen[name] = {"simple": page.status, "api": api.status}
+        if "Location" in page.headers:
+            seen[name]["location"] = page.headers["Location"]
+        if api.status == http.client.OK:
+            seen[name]["write"] = json.loads(api.body)["write"]
+    downloads = {
+        filename: ask(port, caller, f"/api/package/{facts['project']}/{filename}").status
+        for filename, facts in files.items()
+    }
+    return {
+        "simple": re.findall(r'<a href="([^"]+)/">', listed),
+        "packages": json.loads(ask(port, caller, "/api/package/").body)["packages"],
+        "projects": seen,
+        "downloads": downloads,
+    }
+
+
+def make_environment(python: str, directory: Path) -> Path:
+    """A virtual environment that runs 1.3.12; returns its directory of commands."""
+    subprocess.run(["uv", "venv", "--quiet", "--python", python, str(directory)], check=True)
+    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(directory), *REQUIREMENTS], check=True)
+    return directory / "bin"
+
+
+def write_ini(commands: Path, path: Path) -> None:
+    """The ini file, with fresh password hashes."""
+    lines = []
+    for user, (password, scheme, rounds) in USERS.items():
+        command = [str(commands / "ppc-gen-password"), "-i", "-s", scheme, "-r", str(rounds)]
+        # No line end: 1.3.12 would hash it as a part of the password.
+        made = subprocess.run(command, input=password, capture_output=True, text=True, check=True)
+        lines.append(f"user.{user} = {made.stdout.strip()}")
+    path.write_text(INI.replace("{users}", "\n".join(lines)), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def running(commands: Path, directory: Path) -> Iterator[int]:
+    """``pserve`` on the directory's ini file, moved to a free port for the time being."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    ini = directory / "server.ini"
+    moved = directory / "moved.ini"
+    moved.write_text(ini.read_text("utf-8").replace("port = 6543", f"port = {port}"), encoding="utf-8")
+    with (directory.parent / "server.log").open("ab") as log:
+        server = subprocess.Popen([str(commands / "pserve"), str(moved)], stdout=log, stderr=log)
+        try:
+            wait_for(port, server)
+            yield port
+        finally:
+            server.terminate()
+            server.wait(timeout=10)
+            moved.unlink()
+
+
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            ask(port, None, "/health")
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.2)
+    raise RuntimeError("1.3.12 does not start; its output is in server.log")
+
+
+def lay_by_hand(packages: Path) -> None:
+    """Put the files of an older tree into the storage directory."""
+    for name, content, meta in BY_HAND:
+        path = packages / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        os.utime(path, (BY_HAND_TIME, BY_HAND_TIME))
+        if meta is not None:
+            path.with_name(path.name + ".meta").write_text(meta, encoding="ascii")
+
+
+def make(python: str) -> None:
+    """Make the fixtures anew."""
+    with tempfile.TemporaryDirectory() as scratch:
+        commands = make_environment(python, Path(scratch) / "venv")
+        work = Path(scratch) / "work"
+        packages = work / "packages"
+        packages.mkdir(parents=True)
+        write_ini(commands, work / "server.ini")
+        lay_by_hand(packages)
+        with running(commands, work) as port:
+            for package in SPECIMENS:
+                upload(port, package)
+            for caller, name, filename in DELETED:
+                ask(port, caller, f"/api/package/{name}/{filename}", "DELETE")
+            served = question(port)
+        (work / "db.sqlite").rename(work / "kept.sqlite")
+        with running(commands, work) as port:
+            rebuilt = question(port)
+        (work / "kept.sqlite").replace(work / "db.sqlite")
+        mtimes = {str(path.relative_to(work)): path.stat().st_mtime_ns for path in packages.rglob("*") if path.is_file()}
+        expected = {
+            "requirements": REQUIREMENTS,
+            "passwords": {user: password for user, (password, _, _) in USERS.items()},
+            "mtimes": dict(sorted(mtimes.items())),
+            "served": served,
+            "rebuilt": rebuilt,
+        }
+        text = json.dumps(expected, indent=1, ensure_ascii=False)
+        (work / "expected.json").write_text(text + "\n", encoding="utf-8")
+        shutil.rmtree(TARGET, ignore_errors=True)
+        shutil.copytree(work, TARGET)
+
+
+if __name__ == "__main__":
+    make(sys.argv[1])
