@@ -95,6 +95,7 @@ def _application(settings: EnvironSettings) -> Application:
         policy=policy,
         pages=Pages(PAGE_CACHE_SIZE.read(settings)),
         authenticator=Authenticator(),
+        version=__version__,
         max_upload_size=MAX_UPLOAD_SIZE.read(settings),
         realm=REALM.read(settings),
         stream_files=STREAM_FILES.read(settings),

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, Final, NamedTuple, Self
+from typing import BinaryIO, Final, NamedTuple, Self
 
 from pypicloud.errors import InvalidDistribution
 
@@ -121,7 +121,8 @@ class ZipArchive:
     def _directory(self) -> tuple[int, int, int]:
         """The number of members, and size and place of the directory."""
         stop = self.size - _END.size
-        signature, *disks, here, count, size, start, comment = _END.unpack(self.at(stop, _END.size))
+        end = self.at(stop, _END.size) if stop >= 0 else bytes(_END.size)
+        signature, *disks, here, count, size, start, comment = _END.unpack(end)
         if signature != b"PK\x05\x06" or comment:
             raise InvalidDistribution("The archive is no zip file, or has a comment or other data after its end.")
         stop64 = stop - _END64_LOCATOR.size - _END64.size
@@ -165,7 +166,7 @@ class ZipArchive:
         """Where a member's data starts, if the header in front of it says the same as the directory."""
         header = _LOCAL.unpack(self.at(member.offset, _LOCAL.size))
         signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = header
-        start = member.offset + _LOCAL.size + name_length + extra_length
+        start: int = member.offset + _LOCAL.size + name_length + extra_length
         names = self.at(member.offset + _LOCAL.size, name_length + extra_length)
         size, packed = _widened((size, packed), names[name_length:], member.raw_name)
         found, known = (crc, packed, size), (member.crc, member.packed, member.size)
@@ -278,7 +279,7 @@ def _inflated(data: bytes, size: int) -> bytes:
 
 
 #: How a tar archive is opened, by the ending of its name.
-TAR_OPENERS: Final[Mapping[str, Callable[[str], IO[bytes]]]] = {
+TAR_OPENERS: Final[Mapping[str, Callable[[str], io.RawIOBase | io.BufferedIOBase]]] = {
     ".tar.gz": gzip.GzipFile,
     ".tgz": gzip.GzipFile,
     ".tar.bz2": bz2.BZ2File,
@@ -314,7 +315,7 @@ class _TarHeader(tarfile.TarInfo):
 
 
 def tar_members(
-    path: str, opener: Callable[[str], IO[bytes]], limits: Limits, wanted: Callable[[str], bool]
+    path: str, opener: Callable[[str], io.RawIOBase | io.BufferedIOBase], limits: Limits, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes | None]]:
     """Each member's name, less a ``./`` in front, with its content if it is a file that is wanted.
 

@@ -397,8 +397,10 @@ def _name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
     if not filename.lower().endswith(tuple(ALL_EXTENSIONS)):
         known = ", ".join(sorted(ALL_EXTENSIONS))
         raise InvalidUpload(f"{filename!r} is no distribution file; its name must end in one of {known}")
+    # The form's name tells where in the file name the version begins, but is not believed to stand there.
+    is_prefix = upload.name is not None and normalized(filename).startswith(normalized(upload.name) + "-")
     try:
-        parsed_name, parsed_version = parse_filename(filename, upload.name)
+        parsed_name, parsed_version = parse_filename(filename, upload.name if is_prefix else None)
     except PackageParseError:
         raise InvalidUpload(f"{filename!r} is not named <project>-<version> and an ending; build it anew") from None
     name, version = upload.name or parsed_name, upload.version or parsed_version

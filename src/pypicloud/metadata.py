@@ -54,9 +54,10 @@ class Distribution:
 def read_distribution(path: str, filename: str, limits: Limits = _DEFAULT_LIMITS) -> Distribution | None:
     """What the archive at ``path``, to be stored as ``filename``, says about itself.
 
-    None for the kinds of file that say nothing (``.egg``, ``.exe``, ``.rpm``...). Raises
-    :class:`InvalidDistribution` if the archive or its metadata is not sound. Whether name and version
-    agree with the file name, the form and the URL is for the index to judge.
+    None for the kinds of file that say nothing (``.egg``, ``.exe``, ``.rpm``...), and for a source
+    distribution of the older kinds (``.zip``, ``.tar.bz2``...) that has no PKG-INFO, as some were made.
+    Raises :class:`InvalidDistribution` if the archive or its metadata is not sound. Whether name and
+    version agree with the file name, the form and the URL is for the index to judge.
     """
     try:
         data = _read(path, filename, limits)
@@ -194,11 +195,12 @@ def _check_entry_points(data: bytes) -> None:
         raise InvalidDistribution("The wheel has an entry_points.txt that cannot be read.") from error
 
 
-def _out_of_zip(archive: ZipArchive) -> bytes:
-    return archive.read(f"{_only_top(archive.members)}/PKG-INFO")
+def _out_of_zip(archive: ZipArchive) -> bytes | None:
+    name = f"{_only_top(archive.members)}/PKG-INFO"
+    return archive.read(name) if name in archive.members else None
 
 
-def _out_of_tar(path: str, ending: str, limits: Limits) -> bytes:
+def _out_of_tar(path: str, ending: str, limits: Limits) -> bytes | None:
     top, found = "", None
     for name, content in tar_members(path, TAR_OPENERS[ending], limits, lambda name: bool(_PKG_INFO.fullmatch(name))):
         top = _only_top([top or name, name])
@@ -206,8 +208,10 @@ def _out_of_tar(path: str, ending: str, limits: Limits) -> bytes:
             if found is not None:
                 raise InvalidDistribution(f"The source distribution has two files {name}.")
             found = content
-    if found is None:
-        raise InvalidDistribution(f"The source distribution has no {top or '<name>-<version>'}/PKG-INFO.")
+    if not top:
+        raise InvalidDistribution("The source distribution is empty.")
+    if found is None and ending == ".tar.gz":
+        raise InvalidDistribution("The source distribution has no PKG-INFO in its top directory.")
     return found
 
 

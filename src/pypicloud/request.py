@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 from pyramid.request import Request
 from pyramid.response import Response
 
-from pypicloud import __version__
 from pypicloud.access.base import IAccessBackend
 from pypicloud.auth import Authenticator
 from pypicloud.cache.base import ICache
@@ -135,6 +134,7 @@ class Application:
     pages: Pages
     authenticator: Authenticator
     max_upload_size: int
+    version: str
     realm: str = "pypi"
     stream_files: bool = False
     package_max_age: int = 0
@@ -182,7 +182,7 @@ class PypicloudRequest(Request):  # type: ignore[misc]
     @property
     def pypicloud_version(self) -> str:
         """The server's version."""
-        return __version__
+        return self.app.version
 
     @property
     def custom_download_url(self) -> str | None:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import io
 import json
 import logging
-import multiprocessing
 import os
 import stat
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,21 +15,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pypicloud.errors import (
-    BackendUnavailable,
-    FileExists,
-    InvalidUpload,
-    NotSupported,
-    PackageNotFound,
-    SettingError,
-    StorageFull,
-)
+from pypicloud.errors import BackendUnavailable, FileExists, InvalidUpload, NotSupported, PackageNotFound, SettingError
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage import disk, get_storage_impl
 from pypicloud.storage.files import FileStorage
 from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
+from support.directories import configured, put, tree
 
 WHEEL = "foo-1.0-py3-none-any.whl"
 
@@ -53,26 +38,21 @@ OLD_FACTS_OF_PLAIN_FILE = (
 )
 
 
-def tree(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory by its path, and every directory by its path and a slash."""
-    return {
-        f"{path.relative_to(directory)}{'/' if path.is_dir() else ''}": b"" if path.is_dir() else path.read_bytes()
-        for path in directory.rglob("*")
-    }
-
-
 class TestFileStorage(StorageContract):
     required: ClassVar[tuple[str, ...]] = ("storage.dir",)
 
     @pytest.fixture
     def settings(self, tmp_path: Path) -> dict[str, str]:
+        """A directory that is not there yet."""
         return {"pypi.storage": "file", "storage.dir": str(tmp_path / "some" / "packages")}
 
     def objects(self, kwargs: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """All files and directories."""
         return tree(Path(kwargs["directory"]))
 
     @contextlib.contextmanager
     def outage(self, kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """The directory is away."""
         directory = Path(kwargs["directory"])
         elsewhere = directory.rename(directory.with_suffix(".away"))
         yield
@@ -85,25 +65,10 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "packages"
 
 
-def configured(directory: Path, request: Any = None) -> FileStorage:
-    """The storage, as the server makes it."""
-    storage = get_storage_impl(EnvironSettings({"storage.dir": str(directory)}, {}))(request)
-    assert isinstance(storage, FileStorage)
-    return storage
-
-
 @pytest.fixture
 def storage(directory: Path) -> FileStorage:
     """The storage, without a request."""
     return configured(directory)
-
-
-def put(directory: Path, path: str, content: bytes = b"x") -> Path:
-    """A file that lies in the directory already."""
-    file = directory / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-    return file
 
 
 # The layout
@@ -111,11 +76,17 @@ def put(directory: Path, path: str, content: bytes = b"x") -> Path:
 
 def test_bytes_on_disk(storage: FileStorage, directory: Path) -> None:
     """Files and facts lie where and as 1.3.12 wrote them, byte for byte (compat.md 2.1)."""
-    hashes = {
+    hashes: dict[str, Any] = {
         "hash_md5": "b1946ac92492d2347c6235b4d2611184",
         "hash_sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
     }
-    facts = {"uploader": "admin", "requires_python": ">=3.6", "summary": 'Ünï "q" / é', "size": 6, "core_metadata": "0"}
+    facts: dict[str, Any] = {
+        "uploader": "admin",
+        "requires_python": ">=3.6",
+        "summary": 'Ünï "q" / é',
+        "size": 6,
+        "core_metadata": "0",
+    }
     storage.publish(Package("Foo_Bar", "1.0", "foo-1.0.tar.gz", **hashes, **facts), io.BytesIO(b"hello\n"))
     storage.publish(Package("plain", "1.0", "plain-1.0.tar.gz", **hashes), io.BytesIO(b"hello\n"))
     assert tree(directory) == {
@@ -521,339 +492,3 @@ def test_store_that_is_gone(storage: FileStorage, directory: Path) -> None:
 def configured_without_start(directory: Path) -> FileStorage:
     """The storage as a running server makes it for a request."""
     return FileStorage(get(), directory=str(directory))
-
-
-# Disks that are full or cannot be written
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("replace", [False, True], ids=["new", "replacing"])
-def test_full_disk(
-    storage: FileStorage, directory: Path, monkeypatch: pytest.MonkeyPatch, number: int, replace: bool
-) -> None:
-    """A disk that runs full in the middle of the bytes is said to be full; nothing of the upload stays."""
-    if replace:
-        storage.publish(make_package(), io.BytesIO(CONTENT), {"metadata": b"m"})
-    before = tree(directory)
-    write, left = os.write, 100_000
-
-    def full(file: int, data: Any) -> int:
-        nonlocal left
-        left -= len(data)
-        if left < 0:
-            raise OSError(number, os.strerror(number))
-        return write(file, data)
-
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(StorageFull, match="no room"):
-        storage.publish(make_package(), io.BytesIO(CONTENT * 2), {"metadata": b"n"}, replace=replace)
-    monkeypatch.undo()
-    assert tree(directory) == before
-
-
-@pytest.mark.parametrize("call", ["link", "replace", "makedirs", "fsync", "utime"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_full_disk_at_the_end(
-    storage: FileStorage, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
-) -> None:
-    """A disk that fails when everything is to be put into place keeps nothing of the upload either."""
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(StorageFull if number == errno.ENOSPC else BackendUnavailable):
-        storage.publish(make_package(), io.BytesIO(CONTENT), {"metadata": b"n"})
-    monkeypatch.undo()
-    assert tree(directory) == {}
-
-
-def test_file_size_limit(directory: Path) -> None:
-    """The operating system's own limit on file sizes is a full storage, too."""
-    script = """
-import io, resource, sys
-from pypicloud.errors import StorageFull
-from pypicloud.models import Package
-from pypicloud.storage.files import FileStorage
-storage = FileStorage(directory=sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-try:
-    storage.publish(Package("foo", "1.0", "foo-1.0.zip"), io.BytesIO(bytes(100_000)))
-except StorageFull:
-    print("full")
-"""
-    directory.mkdir()
-    command = [sys.executable, "-c", script, str(directory)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "full\n"
-    assert tree(directory) == {}
-
-
-@pytest.fixture
-def read_only() -> Iterator[Path]:
-    """A storage directory with one package, which this process may read but not write."""
-    with tempfile.TemporaryDirectory() as parent:
-        directory = Path(parent) / "packages"
-        Path(parent).chmod(0o755)
-        configured(directory).publish(make_package(), io.BytesIO(CONTENT), {"metadata": b"m"})
-        folders = [directory, directory / "foo", directory / "foo/1.0"]
-        for folder in folders:
-            folder.chmod(0o555)
-        # The superuser may write everywhere, and so is somebody else for a while.
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)
-        try:
-            yield directory
-        finally:
-            os.seteuid(user)
-            for folder in folders:
-                folder.chmod(0o755)
-
-
-def test_read_only_directory(read_only: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A directory that cannot be written starts with a warning and serves; changes are refused as unavailable."""
-    storage = configured(read_only, get())
-    assert "cannot be written" in caplog.text
-    healthy, reason = storage.check_health()
-    assert healthy
-    assert "cannot be written" in reason
-    (package,) = storage.list()
-    assert storage.download_response(package).body == CONTENT
-    companion = storage.open_companion(package, "metadata")
-    assert companion is not None
-    with companion:
-        assert companion.read() == b"m"
-    before = tree(read_only)
-    for change in (
-        lambda: storage.publish(make_package(version="2.0"), io.BytesIO(CONTENT)),
-        lambda: storage.publish(make_package(), io.BytesIO(CONTENT), replace=True),
-        lambda: storage.upload_companion(package, "metadata", b""),
-        lambda: storage.update_metadata(package),
-        lambda: storage.delete(package),
-    ):
-        with pytest.raises(BackendUnavailable) as caught:
-            change()
-        assert str(read_only) not in caught.value.message
-    assert tree(read_only) == before
-
-
-def test_unreadable_parts(read_only: Path) -> None:
-    """A directory and a file that may not be read are counted and left out; the rest is listed."""
-    os.seteuid(os.getuid())
-    secret = put(read_only, "secret/1.0/secret-1.0.zip").parent.parent
-    secret.chmod(0)
-    if os.getuid() == 0:
-        os.seteuid(65534)
-    storage = configured(read_only)
-    assert [package.filename for package in storage.list()] == ["foo-1.0.tar.gz"]
-    assert storage.unreadable_count == 1
-
-
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
-def test_no_hard_links(storage: FileStorage, directory: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """On a file system without hard links files are stored, and refused, all the same."""
-
-    def fail(*_: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "link", fail)
-    spool = put(directory, ".upload-00.meta", CONTENT)
-    with spool.open("rb") as stream:
-        storage.publish(make_package(), stream)
-    spool.unlink()
-    assert tree(directory)["foo/1.0/foo-1.0.tar.gz"] == CONTENT
-    with pytest.raises(FileExists):
-        storage.publish(make_package(), io.BytesIO(b"x"))
-    with pytest.raises(FileExistsError):
-        disk.link(str(directory / "foo/1.0/foo-1.0.tar.gz.meta"), str(directory / "foo/1.0/foo-1.0.tar.gz"))
-
-
-def test_no_locks(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that cannot lock directories, as some on a network, is used without locks."""
-
-    def fail(*_: Any) -> None:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-    monkeypatch.setattr("fcntl.flock", fail)
-    storage.publish(make_package(), io.BytesIO(CONTENT))
-    assert list(storage.list()) == [make_package()]
-    with pytest.raises(FileExists):
-        storage.publish(make_package(), io.BytesIO(CONTENT))
-    storage.delete(make_package())
-
-
-def test_writer_without_locks(storage: FileStorage, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that an old server puts into place at the very last moment is not replaced."""
-    link = os.link
-
-    def late(source: str, path: str) -> None:
-        put(directory, "foo/1.0/foo-1.0.tar.gz", b"theirs")
-        link(source, path)
-
-    monkeypatch.setattr(os, "link", late)
-    with pytest.raises(FileExists):
-        storage.publish(make_package(), io.BytesIO(CONTENT))
-    assert tree(directory)["foo/1.0/foo-1.0.tar.gz"] == b"theirs"
-
-
-# Many at once, and killed
-
-
-def _publish_one(directory: str, number: int, gate: Any, won: Any) -> None:
-    content = bytes([number]) * (200_000 + number)
-    package = make_package(filename=WHEEL, content=content, summary=str(number))
-    gate.wait()
-    try:
-        FileStorage(directory=directory).publish(package, io.BytesIO(content), {"metadata": content[:1]})
-    except FileExists:
-        won.put(None)
-    else:
-        won.put(number)
-
-
-def test_twenty_processes(storage: FileStorage, directory: Path) -> None:
-    """Of twenty processes that upload other bytes under one name, exactly one wins, with all that is its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "pypicloud.testing.storage"])
-    gate, won = context.Barrier(20), context.Queue()
-    processes = [
-        context.Process(target=_publish_one, args=(str(directory), number, gate, won)) for number in range(20)
-    ]
-    for process in processes:
-        process.start()
-    winners = [number for number in (won.get(timeout=60) for _ in processes) if number is not None]
-    for process in processes:
-        process.join()
-    assert len(winners) == 1
-    (package,) = storage.list()
-    content = bytes([winners[0]]) * (200_000 + winners[0])
-    with storage.open(package) as stream:
-        assert stream.read() == content
-    assert package.data["hash_sha256"] == hashlib.sha256(content).hexdigest()
-    assert package.summary == str(winners[0])
-    assert package.data["core_metadata"] == hashlib.sha256(content[:1]).hexdigest()
-    assert sorted(tree(directory)) == [
-        "foo/",
-        "foo/1.0/",
-        f"foo/1.0/{WHEEL}",
-        f"foo/1.0/{WHEEL}.meta",
-        f"foo/1.0/{WHEEL}.metadata.meta",
-    ]
-
-
-def test_uploads_deletes_and_listings_at_once(directory: Path) -> None:
-    """While files of one project come, are replaced and go, every listing shows only whole ones."""
-    configured(directory)
-    end = time.monotonic() + 1.0
-    trouble: list[Exception] = []
-
-    def run(step: Callable[[FileStorage, int], None]) -> None:
-        storage, turn = FileStorage(directory=str(directory)), 0
-        try:
-            while time.monotonic() < end:
-                step(storage, turn)
-                turn += 1
-        except Exception as error:  # noqa: BLE001 - it is the claim of the test that there is none
-            trouble.append(error)
-
-    def upload(storage: FileStorage, turn: int) -> None:
-        content = bytes([turn % 251]) * (1 + turn % 997)
-        package = make_package(filename=WHEEL, content=content)
-        storage.publish(package, io.BytesIO(content), {"metadata": content}, replace=True)
-
-    def delete(storage: FileStorage, _: int) -> None:
-        storage.delete(make_package(filename=WHEEL))
-
-    def look(storage: FileStorage, _: int) -> None:
-        for package in storage.list():
-            digest = package.data["hash_sha256"]
-            assert package.data["core_metadata"] == digest
-
-    threads = [threading.Thread(target=run, args=(step,)) for step in (upload, upload, upload, delete, look, look)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert trouble == []
-    FileStorage(directory=str(directory)).delete(make_package(filename=WHEEL))
-    assert tree(directory) == {}
-
-
-_KILLING = '''
-"""Kill a publishing process at random moments, and look at what it leaves behind."""
-import hashlib, io, os, random, signal, sys, time
-from pypicloud.errors import FileExists
-from pypicloud.models import Package
-from pypicloud.storage.files import FileStorage
-
-directory = sys.argv[1]
-storage = FileStorage(directory=directory)
-random.seed(int(sys.argv[2]))
-
-def package(turn, content):
-    digest = hashlib.sha256(content).hexdigest()
-    return Package("foo", str(turn % 3), f"foo-{turn % 3}.whl", hash_sha256=digest, summary=str(turn), size=len(content))
-
-def publish(turn, acknowledge):
-    content = os.urandom(1) * random.choice([1, 70_000, 300_000])
-    new = package(turn, content)
-    if turn % 5 == 4:
-        storage.delete(new)
-    else:
-        storage.publish(new, io.BytesIO(content), {"metadata": content}, replace=turn % 2 == 0 or turn % 5 == 0)
-    os.write(acknowledge, f"{turn} {turn % 3} {'' if turn % 5 == 4 else new.data['hash_sha256']}\\n".encode())
-
-acknowledged = {}
-turn = 0
-for _ in range(30):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        while True:
-            turn += 1
-            try:
-                publish(turn, writer)
-            except FileExists:
-                pass
-    os.close(writer)
-    time.sleep(random.uniform(0.001, 0.03))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as lines:
-        for line in lines:
-            last, name, digest = line.rstrip("\\n").split(" ")
-            turn = int(last)
-            acknowledged[name] = digest
-    turn += 5
-    listed = {one.version: one for one in storage.list()}
-    for one in listed.values():
-        with storage.open(one) as stream:
-            content = stream.read()
-        assert hashlib.sha256(content).hexdigest() == one.data["hash_sha256"], one
-        assert one.data["size"] == len(content)
-        assert one.data.get("core_metadata", one.data["hash_sha256"]) == one.data["hash_sha256"]
-        companion = storage.open_companion(one, "metadata")
-        assert companion is None or companion.read() == content
-    for name, digest in acknowledged.items():
-        # The one change that was under way when the process died may have happened, or not.
-        if int(name) != (turn - 4) % 3:
-            found = listed[name].data["hash_sha256"] if name in listed else ""
-            assert found == digest, (name, turn)
-    acknowledged = {name: one.data["hash_sha256"] for name, one in listed.items()}
-    assert storage.unreadable_count == 0
-    for version in range(3):
-        storage.delete(package(version, b""))
-    acknowledged = {}
-    left = [name for name in os.listdir(directory) if not name.startswith(".upload-")]
-    assert left == [], left
-print("sound")
-'''
-
-
-def test_killed_at_any_moment(directory: Path) -> None:
-    """A process that is killed while it publishes leaves whole files, every acknowledged one among them."""
-    configured(directory)
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLING, str(directory), "7"], capture_output=True, text=True, check=False
-    )
-    assert (done.stdout, done.stderr) == ("sound\n", "")

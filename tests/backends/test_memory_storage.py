@@ -15,7 +15,9 @@ class TestMemoryStorage(StorageContract):
 
     @pytest.fixture
     def settings(self) -> dict[str, str]:
+        """A dotted path; there is nothing to set."""
         return {"pypi.storage": "pypicloud.testing.storage.MemoryStorage"}
 
     def objects(self, kwargs: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """The dictionary."""
         return {"/".join(key): stored.content for key, stored in kwargs["files"].items()}

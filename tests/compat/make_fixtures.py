@@ -9,10 +9,10 @@ Run once, with uv on the path and a Python 3.8 (the newest that 1.3.12 starts on
    permissions; the password hashes come from that environment's ``ppc-gen-password``;
 3. lays two files into the storage directory by hand, as old trees have them, and starts ``pserve``;
 4. uploads ``SPECIMENS`` over HTTP with Basic credentials and deletes two of them again;
-5. asks every page as every caller: the part ``served`` of ``expected.json``;
-6. puts the cache file aside, starts the server again, which rebuilds, and asks again: the part ``rebuilt``.
+5. asks every page as every caller, and writes the answers to ``expected.json``;
+6. puts the cache file aside, starts the server again, which rebuilds, and sees that the answers are the same.
 
-Git keeps no modification times, so ``expected.json`` has them under ``mtimes`` (nanoseconds).
+Git keeps no modification times, so ``expected.json`` has them, too, in nanoseconds.
 Every question carries ``Host: localhost``, so that answers don't depend on the port.
 """
 
@@ -38,7 +38,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from compat.archives import core_metadata, egg, sdist, wheel
+from compat.archives import tiny_egg, tiny_sdist
+from support.builds import build_wheel, metadata
 
 TARGET: Final = Path(__file__).parent / "fixtures" / "v1_3_12"
 
@@ -175,49 +176,56 @@ class Specimen:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def specimen(uploader: str, filename: str, name: str, version: str, summary: str = "", requires: str = "") -> Specimen:
+def specimen(uploader: str, filename: str, name: str, version: str, **facts: str) -> Specimen:
     """An upload as twine makes it: an archive that fits its file name, and a form that fits the archive."""
-    metadata = core_metadata(name, version, summary, requires)
-    stem = filename.removesuffix(".tar.gz").removesuffix(".zip")
+    inside = metadata(name, version, **facts)
     if filename.endswith(".whl"):
-        distribution, in_name, tag = filename.removesuffix(".whl").split("-", 2)
-        content = wheel(distribution, in_name, metadata, tag)
+        content = build_wheel(name, version, members={}, core_metadata=inside)
     elif filename.endswith(".egg"):
-        content = egg(metadata)
+        content = tiny_egg(inside)
     else:
-        content = sdist(stem, metadata, as_zip=filename.endswith(".zip"))
-    form = {"name": name, "version": version, "summary": summary, "requires_python": requires}
-    return Specimen(uploader, filename, content, {key: value for key, value in form.items() if value})
+        stem = filename.removesuffix(".tar.gz").removesuffix(".zip")
+        content = tiny_sdist(stem, inside, as_zip=filename.endswith(".zip"))
+    return Specimen(uploader, filename, content, {"name": name, "version": version, **facts})
 
 
 SPECIMENS: Final = (
     specimen("alice", "simple_pkg-0.9.tar.gz", "simple-pkg", "0.9"),
-    specimen("alice", "simple_pkg-1.0.tar.gz", "simple-pkg", "1.0", "A simple package", ">=3.8,<4"),
-    specimen("bob", "simple_pkg-1.0-py3-none-any.whl", "simple-pkg", "1.0", "A simple package", ">=3.8,<4"),
-    specimen("alice", "Upper.Case_Name-1.0.tar.gz", "Upper.Case_Name", "1.0", "Dots, underscores and capitals"),
-    specimen("alice", "Upper.Case_Name-1.1rc1-py2.py3-none-any.whl", "Upper.Case_Name", "1.1rc1", "Soon"),
-    specimen("bob", "localver-1.0+abc.1-py3-none-any.whl", "localver", "1.0+abc.1", "A local version"),
+    specimen(
+        "alice", "simple_pkg-1.0.tar.gz", "simple-pkg", "1.0", summary="A simple package", requires_python=">=3.8,<4"
+    ),
+    specimen(
+        "bob",
+        "simple_pkg-1.0-py3-none-any.whl",
+        "simple-pkg",
+        "1.0",
+        summary="A simple package",
+        requires_python=">=3.8,<4",
+    ),
+    specimen("alice", "Upper.Case_Name-1.0.tar.gz", "Upper.Case_Name", "1.0", summary="Dots, underscores and capitals"),
+    specimen("alice", "Upper.Case_Name-1.1rc1-py2.py3-none-any.whl", "Upper.Case_Name", "1.1rc1", summary="Soon"),
+    specimen("bob", "localver-1.0+abc.1-py3-none-any.whl", "localver", "1.0+abc.1", summary="A local version"),
     specimen("bob", "localver-1.0.tar.gz", "localver", "1.0"),
-    specimen("carol", "epoch-1!2.0-py3-none-any.whl", "epoch", "1!2.0", "Counted anew"),
-    specimen("carol", "epoch-2017.4.tar.gz", "epoch", "2017.4", "Counted by years"),
-    specimen("carol", "eggy-0.3-py2.7.egg", "eggy", "0.3", "An egg"),
-    specimen("first.last", "zippy-2.0.zip", "zippy", "2.0", "A zipped sdist"),
-    specimen("first.last", "unicode_sum-1.0.tar.gz", "unicode_sum", "1.0", "Größe – naïve <数据> & more"),
+    specimen("carol", "epoch-1!2.0-py3-none-any.whl", "epoch", "1!2.0", summary="Counted anew"),
+    specimen("carol", "epoch-2017.4.tar.gz", "epoch", "2017.4", summary="Counted by years"),
+    specimen("carol", "eggy-0.3-py2.7.egg", "eggy", "0.3", summary="An egg"),
+    specimen("first.last", "zippy-2.0.zip", "zippy", "2.0", summary="A zipped sdist"),
+    specimen("first.last", "unicode_sum-1.0.tar.gz", "unicode_sum", "1.0", summary="Größe, naïve <数据> & more"),
     specimen("alice", "many-1.0.dev1.tar.gz", "many", "1.0.dev1"),
-    specimen("alice", "many-1.0.tar.gz", "many", "1.0", "The first"),
+    specimen("alice", "many-1.0.tar.gz", "many", "1.0", summary="The first"),
     specimen("alice", "many-1.9.tar.gz", "many", "1.9"),
-    specimen("alice", "many-1.10.tar.gz", "many", "1.10", "The tenth"),
+    specimen("alice", "many-1.10.tar.gz", "many", "1.10", summary="The tenth"),
     specimen("alice", "many-2.0rc1.tar.gz", "many", "2.0rc1"),
-    specimen("alice", "many-weird.tar.gz", "many", "weird", "No version at all"),
-    specimen("admin", "secret_lib-1.0-py3-none-any.whl", "secret-lib", "1.0", "Not for everybody"),
+    specimen("alice", "many-weird.tar.gz", "many", "weird", summary="No version at all"),
+    specimen("admin", "secret_lib-1.0-py3-none-any.whl", "secret-lib", "1.0", summary="Not for everybody"),
     specimen("alice", "secret-lib-1.1.tar.gz", "secret-lib", "1.1"),
-    specimen("bob", "team_tool-0.1-py3-none-any.whl", "team-tool", "0.1", "Ours"),
+    specimen("bob", "team_tool-0.1-py3-none-any.whl", "team-tool", "0.1", summary="Ours"),
     specimen("admin", "closed-1.0.tar.gz", "closed", "1.0"),
     specimen("carol", "dropbox-1.0.tar.gz", "dropbox", "1.0"),
-    specimen("admin", "my_pkg-1.0.tar.gz", "my_pkg", "1.0", "Meant for alice only"),
-    specimen("alice", "gone-1.0.tar.gz", "gone", "1.0", "Deleted"),
+    specimen("admin", "my_pkg-1.0.tar.gz", "my_pkg", "1.0", summary="Meant for alice only"),
+    specimen("alice", "gone-1.0.tar.gz", "gone", "1.0", summary="Deleted"),
     # No metadata in the form: name and version come from the file name.
-    Specimen("bob", "formless-3.0.tar.gz", sdist("formless-3.0", core_metadata("formless", "3.0"))),
+    Specimen("bob", "formless-3.0.tar.gz", tiny_sdist("formless-3.0", metadata("formless", "3.0"))),
     # A type of file of which 1.3.12 cannot tell the version.
     Specimen("bob", "oddext-1.0.rpm", b"no archive", {"name": "oddext", "version": "1.0"}),
 )
@@ -226,15 +234,15 @@ DELETED: Final = (("alice", "gone", "gone-1.0.tar.gz"), ("alice", "simple-pkg", 
 
 #: Files as they lie in older trees: path, content, text of the ``.meta`` beside it if there is one.
 BY_HAND: Final = (
-    ("bare/0.1/bare-0.1.tar.gz", sdist("bare-0.1", core_metadata("bare", "0.1")), None),
+    ("bare/0.1/bare-0.1.tar.gz", tiny_sdist("bare-0.1", metadata("bare", "0.1")), None),
     (
         "bare/0.2/bare-0.2.tar.gz",
-        sdist("bare-0.2", core_metadata("bare", "0.2")),
+        tiny_sdist("bare-0.2", metadata("bare", "0.2")),
         '{"summary": "By hand", "requires_python": ">=2.7", "colour": "blue"}',
     ),
 )
 
-#: When the files laid by hand claim to be written: 2 January 2015, 03:04:05 UTC.
+#: When the first file laid by hand claims to be written: 2 January 2015, 03:04:05 UTC; each other a day later.
 BY_HAND_TIME: Final = 1420167845
 
 
@@ -248,7 +256,7 @@ class Answer:
 
 
 def ask(
-    port: int, caller: str | None, path: str, method: str = "GET", body: bytes = b"", content_type: str = ""
+    port: int, caller: str | None, path: str, *, method: str = "GET", body: bytes = b"", content_type: str = ""
 ) -> Answer:
     """One request to the server on this port."""
     headers = {"Host": "localhost"}
@@ -275,7 +283,8 @@ def upload(port: int, package: Specimen) -> None:
     parts.append(head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + package.content)
     edge = f"--{boundary}".encode()
     body = b"".join(edge + b"\r\n" + part + b"\r\n" for part in parts) + edge + b"--\r\n"
-    answer = ask(port, package.uploader, "/simple/", "POST", body, f"multipart/form-data; boundary={boundary}")
+    content_type = f"multipart/form-data; boundary={boundary}"
+    answer = ask(port, package.uploader, "/simple/", method="POST", body=body, content_type=content_type)
     if answer.status != http.client.OK:
         raise RuntimeError(f"{package.filename}: {answer.status} {answer.body!r}")
 
@@ -386,11 +395,11 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 def lay_by_hand(packages: Path) -> None:
     """Put the files of an older tree into the storage directory."""
-    for name, content, meta in BY_HAND:
-        path = packages / name
+    for day, (name, content, meta) in enumerate(BY_HAND):
+        path, when = packages / name, BY_HAND_TIME + day * 86400
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        os.utime(path, (BY_HAND_TIME, BY_HAND_TIME))
+        os.utime(path, (when, when))
         if meta is not None:
             path.with_name(path.name + ".meta").write_text(meta, encoding="ascii")
 
@@ -408,19 +417,20 @@ def make(python: str) -> None:
             for package in SPECIMENS:
                 upload(port, package)
             for caller, name, filename in DELETED:
-                ask(port, caller, f"/api/package/{name}/{filename}", "DELETE")
-            served = question(port)
+                ask(port, caller, f"/api/package/{name}/{filename}", method="DELETE")
+            answers = question(port)
         (work / "db.sqlite").rename(work / "kept.sqlite")
         with running(commands, work) as port:
-            rebuilt = question(port)
+            if question(port) != answers:
+                # A file is written a moment after its row: now and then the second has changed in between.
+                raise RuntimeError("1.3.12 answers otherwise after a rebuild; try again")
         (work / "kept.sqlite").replace(work / "db.sqlite")
-        mtimes = {str(path.relative_to(work)): path.stat().st_mtime_ns for path in packages.rglob("*") if path.is_file()}
+        stored = sorted(path for path in packages.rglob("*") if path.is_file())
         expected = {
             "requirements": REQUIREMENTS,
             "passwords": {user: password for user, (password, _, _) in USERS.items()},
-            "mtimes": dict(sorted(mtimes.items())),
-            "served": served,
-            "rebuilt": rebuilt,
+            "mtimes": {str(path.relative_to(work)): path.stat().st_mtime_ns for path in stored},
+            **answers,
         }
         text = json.dumps(expected, indent=1, ensure_ascii=False)
         (work / "expected.json").write_text(text + "\n", encoding="utf-8")

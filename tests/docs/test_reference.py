@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from pypicloud.cache.base import ICache
 from pypicloud.declared import all_settings
 from pypicloud.errors import PypicloudError
 from pypicloud.route import ANY, READ, ROUTES, Route
+from pypicloud.scripts import main
 from pypicloud.settings import FILE_ONLY_PREFIXES, Setting, environment_name
 from pypicloud.storage.base import IStorage
 
@@ -103,6 +107,24 @@ def test_routes_to_nothing(route: Route) -> None:
 def test_commands(command: importlib.metadata.EntryPoint) -> None:
     """Every command that the package installs is on the command line page."""
     assert re.search(rf"^## .*`{command.name}|`{command.name}`", page("reference/command-line"), re.MULTILINE)
+
+
+COMMAND_LINES = [
+    ["pypicloud"],
+    *(["pypicloud", word] for word in main.COMMANDS),
+    ["ppc-make-config"],
+    ["ppc-gen-password"],
+]
+
+
+@pytest.mark.parametrize("command", COMMAND_LINES, ids=" ".join)
+def test_options(command: list[str]) -> None:
+    """Every subcommand has its section on the command line page, and every option is in the section of its command."""
+    program = Path(sys.executable).with_name(command[0])
+    described = subprocess.check_output([program, *command[1:], "--help"], text=True)
+    options = set(re.findall(r"^  (-[-\w]+)", described, re.MULTILINE)) - {"-h", "--help", "--version"}
+    section = page("reference/command-line").split(f"## `{' '.join(command)}`\n")[-1].split("\n## ")[0]
+    assert {option for option in options if f"`{option}" not in section and f"[{option}" not in section} == set()
 
 
 def kinds(kind: type[PypicloudError] = PypicloudError) -> Iterator[type[PypicloudError]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from passlib.hash import pbkdf2_sha256
-from webtest import TestApp, TestResponse
+from webtest import TestApp, TestRequest, TestResponse
 
 from pypicloud.app import make_app
 from support.builds import build_wheel, wheel_name
@@ -51,6 +51,25 @@ def settings(directory: Path, **changes: str | None) -> dict[str, str]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+class RawResponse(TestResponse):  # type: ignore[misc]
+    """A response as it came: WebTest would undo its content encoding."""
+
+    def decode_content(self) -> None:
+        """Leave the body as it is."""
+
+
+class RawRequest(TestRequest):  # type: ignore[misc]
+    """A request that is answered with a :class:`RawResponse`."""
+
+    ResponseClass = RawResponse
+
+
+class RawApp(TestApp):  # type: ignore[misc]
+    """An application whose responses stay as they are sent."""
+
+    RequestClass = RawRequest
+
+
 class Index:
     """The real application with real backends in a directory, spoken to in process."""
 
@@ -58,7 +77,7 @@ class Index:
         self.directory = directory
         self.settings = settings(directory, **changes)
         self.wsgi = make_app(self.settings)
-        self.app = TestApp(self.wsgi)
+        self.app = RawApp(self.wsgi)
 
     def get(self, path: str, user: str | None = "alice", status: int | str = "*", **headers: str) -> TestResponse:
         """GET as a user; header names are spelled with ``_``."""

@@ -21,6 +21,9 @@ from pypicloud.settings import OPEN_PREFIXES, EnvironSettings, Required, Setting
 
 MASK: Final = "***"
 
+#: How many characters a column of values takes on a terminal at least, if any value is that long.
+WIDEST: Final = 30
+
 _SECRET_WORD: Final = re.compile(r"password|passwd|secret|token|key", re.IGNORECASE)
 _PASSWORD_IN_URL: Final = re.compile(r"(://[^:/?#\s@]*:)\S*@")
 _PASSWORD_IN_QUERY: Final = re.compile(
@@ -166,8 +169,7 @@ def masked(text: str) -> str:
 
 
 def _print_plain(report: Report) -> None:
-    rows = [row for group in report.groups.values() for row in group]
-    key_width, value_width = max(len(row.key) for row in rows), max(len(row.value) for row in rows)
+    key_width, value_width = _widths(report)
     print(report.file)
     for title, group in report.groups.items():
         print(f"\n{title}")
@@ -181,22 +183,31 @@ def _print_plain(report: Report) -> None:
     print(_verdict(report))
 
 
+def _widths(report: Report) -> tuple[int, int]:
+    """The lengths of the longest key and the longest value."""
+    rows = [row for group in report.groups.values() for row in group]
+    return max(len(row.key) for row in rows), max(len(row.value) for row in rows)
+
+
 def _print_rich(report: Report) -> None:
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(highlight=False)
+    key_width, value_width = _widths(report)
     for title, group in report.groups.items():
         table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
+        table.add_column(min_width=key_width)
+        table.add_column(min_width=min(value_width, WIDEST))
         for row in group:
             style = "dim" if row.source == "default" else ""
             table.add_row(Text(row.key), Text(row.value, overflow="fold"), Text(row.source), style=style)
         console.print(table, Text())
     for label, style, messages in (("warning", "yellow", report.warnings), ("error", "bold red", report.errors)):
         for message in messages:
-            console.print(Text.assemble((f"{label}: ", style), message))
-    console.print(Text(_verdict(report), style="bold red" if report.errors else "bold green"))
+            console.print(Text.assemble((f"{label}: ", style), message), soft_wrap=True)
+    console.print(Text(_verdict(report), style="bold red" if report.errors else "bold green"), soft_wrap=True)
 
 
 def _verdict(report: Report) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +13,8 @@ from typing import Final
 from pypicloud.cache import get_cache_impl
 from pypicloud.cache.base import ICache
 from pypicloud.declared import check
-from pypicloud.errors import PypicloudError
+from pypicloud.errors import PypicloudError, SettingError
 from pypicloud.scripts import config_file
-
-LOG: Final = logging.getLogger(__name__)
 
 #: How many seconds pass between two lines of progress where there is no terminal.
 INTERVAL: Final = 5.0
@@ -37,16 +34,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"warning: {finding.key} {finding.message}", file=sys.stderr)
     if errors:
         raise errors[0]
-    cache: ICache = get_cache_impl(settings)(None)
     try:
+        cache: ICache = get_cache_impl(settings)(None)
         with _progress() as progress:
             rebuilt = cache.rebuild(progress)
+    except SettingError:
+        raise
     except Exception as error:
         if arguments.traceback:
             raise
-        # The backend may be anybody's, and raise anything.
+        # A backend may be anybody's, and raise anything.
         reason = error.message if isinstance(error, PypicloudError) else f"{type(error).__name__}: {error}"
-        raise PypicloudError(f"the rebuild failed, nothing was dropped: {reason}") from error
+        raise PypicloudError(f"the rebuild failed: {reason}") from error
     print(", ".join(f"{count} {word}" for word, count in dataclasses.asdict(rebuilt).items()))
     return 0
 

@@ -22,7 +22,7 @@ from pypicloud.dateutil import utcfromtimestamp
 from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings, Setting
-from pypicloud.storage.body import BLOCK, FileBody, Slice, requested_range, skip
+from pypicloud.storage.body import BLOCK, FileBody, Slice, can_seek, requested_range, skip
 
 if TYPE_CHECKING:
     from pyramid.response import Response
@@ -93,48 +93,47 @@ class IStorage:
             file = open(path, "rb")  # noqa: SIM115 - the response closes it
         stat = os.fstat(file.fileno())
         response = _file_response(package, stat.st_size, utcfromtimestamp(stat.st_mtime))
-        body = FileBody(file, path=path, stop=stat.st_size)
+        body = FileBody(file, file.close, path=path, stop=stat.st_size)
         wanted = self._answer_range(response, stat.st_size)
         if wanted is not None:
-            response.app_iter = body.app_iter_range(*wanted)
-            return response
+            return _filled(response, body.app_iter_range(*wanted), wanted[1] - wanted[0])
         environ = {} if self.request is None else self.request.environ
         wrapper = environ.get("wsgi.file_wrapper")
-        response.app_iter = body if wrapper is None else wrapper(file, BLOCK)
-        return response
+        return _filled(response, body if wrapper is None else wrapper(file, BLOCK), stat.st_size)
 
     def _streamed_response(self, package: Package) -> Response:
         with ExitStack() as stack, missing_is_not_found(package):
             size: int | None = package.data.get("size")
-            whole: BinaryIO | None = None
+            stream: BinaryIO | None = None
             if size is None:
-                whole = stack.enter_context(self.open(package))
-                size = _size_of(whole)
+                stream = stack.enter_context(self.open(package))
+                size = _size_of(stream)
             response = _file_response(package, size, package.last_modified)
-            wanted = None if size is None else self._answer_range(response, size)
-            if wanted is None:
-                body = FileBody(whole or stack.enter_context(self.open(package)), stop=size)
-            elif wanted[0] == wanted[1]:
-                body = FileBody(io.BytesIO(), stop=0)
-            elif whole is None:
-                start, stop = wanted
-                body = FileBody(stack.enter_context(self.open_range(package, start, stop)), start=start, stop=stop)
+            wanted = self._answer_range(response, size)
+            start, stop = wanted or (0, size)
+            if start == stop:
+                stream = io.BytesIO()
+            elif stream is not None:
+                skip(stream, start)
+            elif wanted is not None:
+                stream = stack.enter_context(self.open_range(package, *wanted))
             else:
-                body = FileBody(whole, stop=size).app_iter_range(*wanted)
-            body.close = stack.pop_all().close
-            response.app_iter = body
-        return response
+                stream = stack.enter_context(self.open(package))
+            body = FileBody(stream, stack.pop_all().close, start=start, stop=stop)
+        return _filled(response, body, None if stop is None else stop - start)
 
-    def _answer_range(self, response: Response, size: int) -> tuple[int, int] | None:
+    def _answer_range(self, response: Response, size: int | None) -> tuple[int, int] | None:
         """The range that is to be sent, after saying so in the response; None for the whole file.
 
         The ``Range`` header is taken out of the request, as WebOb would look at it again: it fails on
-        ``bytes=-`` and refuses ``bytes=-n`` for files shorter than n, which some clients ask for.
+        ``bytes=-`` and refuses ``bytes=-n`` for files shorter than n, which some clients ask for. Ranges
+        are for GET alone (RFC 9110, 14.2).
         """
         request = self.request
-        if request is None or request.method != "GET":
+        header = None if request is None else request.environ.pop("HTTP_RANGE", None)
+        if header is None or size is None or request.method != "GET":
             return None
-        wanted = requested_range(request.environ.pop("HTTP_RANGE", None), size)
+        wanted = requested_range(header, size)
         if wanted is None or not _is_same(request, response):
             return None
         start, stop = wanted
@@ -145,7 +144,6 @@ class IStorage:
             response.status = 416
             response.headers["Content-Range"] = f"bytes */{size}"
             response.headers["Cache-Control"] = "no-store"
-        response.content_length = stop - start
         return wanted
 
     def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
@@ -276,12 +274,18 @@ def _file_response(package: Package, size: int | None, last_modified: datetime) 
         conditional_response=True,
     )
     response.headers["Cache-Control"] = IMMUTABLE
-    response.content_length = size
     if size is not None:
         response.accept_ranges = "bytes"
     digest = package.data.get("hash_sha256")
     if digest:
         response.etag = digest
+    return response
+
+
+def _filled(response: Response, body: Iterable[bytes], length: int | None) -> Response:
+    """The response with its body; WebOb forgets the length whenever it is given a body."""
+    response.app_iter = body
+    response.content_length = length
     return response
 
 
@@ -296,7 +300,7 @@ def _is_same(request: Any, response: Response) -> bool:
 
 def _size_of(stream: BinaryIO) -> int | None:
     """How many bytes are left in a stream that can seek; None if it cannot."""
-    if not stream.seekable():
+    if not can_seek(stream):
         return None
     here = stream.tell()
     size = stream.seek(0, io.SEEK_END) - here

@@ -16,14 +16,14 @@ _ONE_RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)[ \t]*-[ \t]*([0-9]*)
 _DIGITS: Final = 19
 
 
-def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
+def requested_range(header: str, size: int) -> tuple[int, int] | None:
     """The bytes ``start`` up to, not including, ``stop`` that a ``Range`` header asks for (RFC 9110, 14.2).
 
-    None means the whole file: no header, one that is not understood, or several ranges at once. A range
+    None means the whole file: the header is not understood, or asks for several ranges at once. A range
     that holds no byte of the file comes back empty, as ``(size, size)``.
     """
-    match = _ONE_RANGE.fullmatch(header or "")
-    if match is None or match.group() == "" or max(map(len, match.groups())) > _DIGITS:
+    match = _ONE_RANGE.fullmatch(header)
+    if match is None or max(map(len, match.groups())) > _DIGITS:
         return None
     first, last = match.groups()
     if not first:
@@ -35,9 +35,14 @@ def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
     return (start, stop) if start < size else (size, size)
 
 
+def can_seek(stream: BinaryIO) -> bool:
+    """Whether a stream can be read from anywhere; what backends open may be able to read and nothing else."""
+    return bool(getattr(stream, "seekable", bool)())
+
+
 def skip(stream: BinaryIO, count: int) -> None:
     """Move a stream forward by ``count`` bytes, reading them if it cannot seek."""
-    if stream.seekable():
+    if can_seek(stream):
         stream.seek(count, io.SEEK_CUR)
         return
     while count > 0:
@@ -74,11 +79,19 @@ class FileBody:
     it; ``stop`` is None if the size is not known. ``stream`` stands at ``start``.
     """
 
-    def __init__(self, stream: BinaryIO, *, path: str | None = None, start: int = 0, stop: int | None = None) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        close: Callable[[], None],
+        *,
+        path: str | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> None:
+        self.close = close
         self.path = path
         self.start = start
         self.stop = stop
-        self.close: Callable[[], None] = stream.close
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
@@ -94,6 +107,4 @@ class FileBody:
     def app_iter_range(self, start: int, stop: int) -> FileBody:
         """The same file's body, narrowed to a range that is counted from this body's start (WebOb's name)."""
         skip(self._stream, start)
-        body = FileBody(self._stream, path=self.path, start=self.start + start, stop=self.start + stop)
-        body.close = self.close
-        return body
+        return FileBody(self._stream, self.close, path=self.path, start=self.start + start, stop=self.start + stop)
