@@ -5,7 +5,6 @@ Importing the package costs nothing; the application is put together in :mod:`py
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "includeme", "main", "to_json"]
 
-__version__: Final = version("pypicloud")
+__version__: Final = "2.0.0a1"
 
 
 def main(config: Mapping[str, Any] | None = None, **settings: Any) -> Any:

@@ -138,8 +138,8 @@ class FormReader:
         if error is not None:
             self.abandon()
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the body."""
+    def feed(self, chunk: bytes | bytearray) -> None:
+        """Take the next piece of the body, which must not change any more."""
         self._received += len(chunk)
         if self._trouble is not None or self._parser is None:
             return

@@ -1,257 +1,29 @@
-"""``pypicloud serve``: the application on granian, through a small RSGI front.
-
-What memory can answer (a project page that has not changed, asked for by a caller who is remembered) is
-answered on the event loop. What may block goes to a pool of threads, which calls the same WSGI
-application that waitress, gunicorn and uWSGI run; request bodies are spooled before the pool is entered,
-and a response that is a local file is handed to the server's own sender after the pool is left. So slow
-readers and slow uploaders hold no thread.
-
-The short way through the loop calls the very functions that the views call: it skips the framework,
-never a decision.
-"""
+"""``pypicloud serve``: the application on granian, and the first start without a config file."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import functools
-import io
 import logging
 import logging.config
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 import plaster
-from granian._granian import RSGIProtocolClosed as ProtocolClosed
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
-from granian.rsgi import Scope
-from pyramid.router import Router
 
 from pypicloud.access import passwords
 from pypicloud.declared import check
 from pypicloud.errors import PypicloudError, SettingError
-from pypicloud.form import FormReader
-from pypicloud.pages import Representation, choose_encoding
-from pypicloud.render import negotiate
-from pypicloud.request import FORM_KEY, MAX_SMALL_BODY, Application
+from pypicloud.front import Front
 from pypicloud.sample import render_config
 from pypicloud.settings import load_ini
-from pypicloud.storage.body import FileBody
-
-if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication, WSGIEnvironment
-
-    from granian._granian import RSGIHTTPProtocol as HTTPProtocol
-    from granian.rsgi import Scope
-
-LOG: Final = logging.getLogger(__name__)
-
-#: Upload bodies are written and hashed in pieces of this size, each in one step off the loop.
-SPOOL_PIECE: Final = 1 << 20
-
-#: Where a body that is no form is cut off: nothing that reads it takes more.
-MAX_PLAIN_BODY: Final = 2 * MAX_SMALL_BODY
-
-#: Where the environment keeps what removes a spooled form.
-ABANDON_KEY: Final = "pypicloud.abandon"
-
-_PAGE: Final = "/simple/"
-
-
-@dataclass(slots=True)
-class Answer:
-    """What the WSGI application answered, before any of it is sent."""
-
-    status: int = 500
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: Iterable[bytes] = ()
-
-    def start(self, status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], Any]:
-        """``start_response`` of PEP 3333."""
-        self.status = int(status.split(" ", 1)[0])
-        self.headers = [(name.lower(), value) for name, value in headers]
-        return _no_write
-
-    def close(self) -> None:
-        """Release what the body holds."""
-        close = getattr(self.body, "close", None)
-        if close is not None:
-            close()
-
-
-def _no_write(_: bytes) -> None:
-    raise NotImplementedError("the write callable of PEP 3333 is deprecated and not offered")
-
-
-class Front:
-    """An RSGI application around a WSGI application."""
-
-    def __init__(self, wsgi: WSGIApplication, threads: int, announce: Callable[[], None] = lambda: None) -> None:
-        self._wsgi = wsgi
-        self._announce = announce
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
-        self._spoolers = ThreadPoolExecutor(4, thread_name_prefix="spool")
-        self._application: Application | None = None
-        # Behind a filter of the ini file the application is not what answers: then all goes through it.
-        if isinstance(wsgi, Router):
-            self._application = wsgi.registry.pypicloud
-            self._index = self._application.index()
-            self._is_local = self._index.is_local
-
-    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say that requests are answered from now on."""
-        self._announce()
-
-    async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
-        """Answer one request."""
-        if scope.method == "GET" and scope.path.startswith(_PAGE):
-            kept = self._kept(scope)
-            if kept is not None:
-                _send_page(protocol, kept, scope.headers.get("if-none-match"))
-                return
-        await self._through_pool(scope, protocol)
-
-    def _kept(self, scope: Scope) -> Representation | None:
-        """The page that memory holds for this caller, in the form asked for; None if it takes more than that."""
-        application = self._application
-        if application is None or not self._is_local or scope.query_string:
-            return None
-        headers = scope.headers
-        index = self._index
-        try:
-            caller = application.authenticator.remembered(headers.get("authorization"), index.access)
-            if caller is None:
-                return None
-            form = negotiate(headers.get("accept"))
-            name = scope.path[len(_PAGE) :]
-            page = index.kept_project(name[:-1], caller, form) if name else index.kept_projects(caller, form)
-        except PypicloudError:
-            # The long way meets the same error, and answers it.
-            return None
-        return None if page is None else page.ready(choose_encoding(headers.get("accept-encoding")))
-
-    async def _through_pool(self, scope: Scope, protocol: HTTPProtocol) -> None:
-        loop = asyncio.get_running_loop()
-        environ = _environ(scope)
-        try:
-            if scope.method in {"GET", "HEAD"}:
-                environ["wsgi.input"] = io.BytesIO()
-            else:
-                await self._read_body(protocol, environ, loop)
-            answer = await loop.run_in_executor(self._pool, self._call, environ)
-            await self._send(protocol, answer, scope.method, loop)
-        except ProtocolClosed:
-            LOG.info("%s %r: the client went away", scope.method, scope.path)
-
-    def _call(self, environ: WSGIEnvironment) -> Answer:
-        answer = Answer()
-        try:
-            answer.body = self._wsgi(environ, answer.start)
-        finally:
-            # A form that no view asked for is still spooled.
-            if ABANDON_KEY in environ:
-                environ[ABANDON_KEY]()
-        return answer
-
-    async def _read_body(
-        self, protocol: HTTPProtocol, environ: WSGIEnvironment, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """Take the body in: a form is spooled to disk and hashed, anything else is small and held."""
-        application = self._application
-        content_type = environ.get("CONTENT_TYPE", "")
-        if application is None or not content_type.lower().startswith("multipart/form-data"):
-            held = bytearray()
-            async for chunk in protocol:
-                if len(held) <= MAX_PLAIN_BODY:
-                    held += chunk
-            environ["wsgi.input"] = io.BytesIO(held)
-            environ["CONTENT_LENGTH"] = str(len(held))
-            return
-        reader = FormReader(content_type, self._index.spool_directory, application.max_upload_size)
-        with reader:
-            piece = bytearray()
-            async for chunk in protocol:
-                piece += chunk
-                if len(piece) >= SPOOL_PIECE:
-                    await loop.run_in_executor(self._spoolers, reader.feed, bytes(piece))
-                    piece.clear()
-                    if reader.is_over_limit:
-                        break
-            await loop.run_in_executor(self._spoolers, reader.feed, bytes(piece))
-        environ[FORM_KEY] = reader.finish
-        environ["wsgi.input"] = io.BytesIO()
-        environ["CONTENT_LENGTH"] = "0"
-        environ[ABANDON_KEY] = reader.abandon
-
-    async def _send(self, protocol: HTTPProtocol, answer: Answer, method: str, loop: asyncio.AbstractEventLoop) -> None:
-        body = answer.body
-        if method == "HEAD" or answer.status in {204, 304}:
-            answer.close()
-            protocol.response_empty(answer.status, answer.headers)
-        elif isinstance(body, FileBody) and body.path is not None and body.stop is not None:
-            answer.close()
-            protocol.response_file_range(answer.status, answer.headers, body.path, body.start, body.stop)
-        elif isinstance(body, list | tuple):
-            protocol.response_bytes(answer.status, answer.headers, b"".join(body))
-            answer.close()
-        else:
-            await self._stream(protocol, answer, loop)
-
-    async def _stream(self, protocol: HTTPProtocol, answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
-        """Send a body of unknown length; each piece is made in the pool, and sent while no thread is held."""
-        transport = protocol.response_stream(answer.status, answer.headers)
-        pieces: Iterator[bytes] = iter(answer.body)
-        try:
-            while piece := await loop.run_in_executor(self._pool, next, pieces, b""):
-                await transport.send_bytes(piece)
-        finally:
-            answer.close()
-
-
-def _send_page(protocol: HTTPProtocol, page: Representation, if_none_match: str | None) -> None:
-    if if_none_match is not None and page.is_known_to(if_none_match):
-        protocol.response_empty(304, page.headers)
-    else:
-        protocol.response_bytes(200, page.headers, page.body)
-
-
-def _environ(scope: Scope) -> WSGIEnvironment:
-    """The WSGI environment of an RSGI request (PEP 3333)."""
-    host, _, port = scope.server.rpartition(":")
-    environ: WSGIEnvironment = {
-        "REQUEST_METHOD": scope.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": scope.path.encode().decode("latin-1"),
-        "QUERY_STRING": scope.query_string,
-        "SERVER_NAME": host,
-        "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
-        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope.scheme,
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    for name, value in scope.headers.items():
-        key = name.upper().replace("-", "_")
-        if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
-            key = f"HTTP_{key}"
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    if scope.authority is not None:
-        # HTTP/2 says the host here.
-        environ.setdefault("HTTP_HOST", scope.authority)
-    return environ
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -332,9 +104,9 @@ def _load(config: str, threads: int, log_format: str | None, url: str) -> Front:
     _set_up_logging(config, log_format)
     try:
         app = plaster.get_loader(config, protocols=["wsgi"]).get_wsgi_app()
+        return Front(app, threads, functools.partial(_announce, url))
     except PypicloudError as error:
         sys.exit(f"pypicloud: {error}")
-    return Front(app, threads, functools.partial(_announce, url))
 
 
 def _announce(url: str) -> None:

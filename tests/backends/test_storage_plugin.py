@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 import pytest
 from pyramid.response import Response
 
-from pypicloud.errors import SettingError
+from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage import FileStorage, IStorage, get_storage_impl
@@ -160,6 +160,50 @@ def test_links_of_its_own() -> None:
             return f"https://files.example/{package.filename}"
 
     assert Linking(None, {}).has_own_urls
+
+
+def test_redirect() -> None:
+    """A class that only says where a file can be had answers downloads with a redirect that nobody keeps."""
+
+    class Redirecting(BareShelfStorage):
+        def redirect_url(self, package: Package) -> str | None:
+            return f"https://files.example/{package.filename}?signed=1"
+
+    request = get()
+    status, headers, chunks = request.call_application(Redirecting(request, {}).download_response(make_package()))
+    assert (status, b"".join(chunks)) == ("302 Found", b"")
+    assert dict(headers)["Location"] == "https://files.example/foo-1.0.tar.gz?signed=1"
+    assert dict(headers)["Cache-Control"] == "no-store"
+
+
+def test_companions_of_a_plain_upload() -> None:
+    """A class that can keep companions, but knows nothing of ``publish``, is given them after the file."""
+    calls = []
+
+    class Keeping(BareShelfStorage):
+        def upload(self, package: Package, datastream: BinaryIO) -> None:
+            super().upload(package, datastream)
+            calls.append("file")
+
+        def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
+            calls.append(f"{kind} of {package.filename}: {data!r}")
+
+    Keeping(None, {}).publish(make_package(), io.BytesIO(CONTENT), {"metadata": b"m"})
+    assert calls == ["file", "metadata of foo-1.0.tar.gz: b'm'"]
+
+
+def test_storage_that_does_not_answer() -> None:
+    """What goes wrong on the way to the bytes is the backend's trouble, not a missing file."""
+
+    class Offline(BareShelfStorage):
+        @contextmanager
+        def open(self, package: Package) -> Iterator[BinaryIO]:
+            raise ConnectionRefusedError(111, "10.0.0.7 refuses")
+            yield
+
+    with pytest.raises(BackendUnavailable) as caught:
+        Offline(None, {}).download_response(make_package())
+    assert "10.0.0.7" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["list", "upload", "delete", "open"])

@@ -371,7 +371,9 @@ def running(commands: Path, directory: Path) -> Iterator[int]:
     moved = directory / "moved.ini"
     moved.write_text(ini.read_text("utf-8").replace("port = 6543", f"port = {port}"), encoding="utf-8")
     with (directory.parent / "server.log").open("ab") as log:
-        server = subprocess.Popen([str(commands / "pserve"), str(moved)], stdout=log, stderr=log)
+        # Isolated: what is on the path of this process is no business of 1.3.12.
+        command = [str(commands / "python"), "-I", str(commands / "pserve"), str(moved)]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_for(port, server)
             yield port

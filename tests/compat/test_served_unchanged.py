@@ -183,7 +183,8 @@ def test_upload_leaves_only_what_the_old_scan_takes(successor: Successor) -> Non
     """What an upload adds is a file that 1.3.12 lists, two directories down, and files that its scan passes over.
 
     1.3.12 takes every file whose name does not end in ``.meta`` for a package of the two directories it lies in, and
-    stops at a file that lies elsewhere (compat.md 2.1). A real one was seen to rebuild on such a directory and serve it.
+    stops at a file that lies elsewhere (compat.md 2.1). A real one was seen to rebuild on such a
+    directory, and to serve it.
     """
     before = files_in(successor.packages)
     content = build_wheel("simple-pkg", "2.0", summary="One more", requires_python=">=3.11")

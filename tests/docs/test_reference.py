@@ -109,12 +109,7 @@ def test_commands(command: importlib.metadata.EntryPoint) -> None:
     assert re.search(rf"^## .*`{command.name}|`{command.name}`", page("reference/command-line"), re.MULTILINE)
 
 
-COMMAND_LINES = [
-    ["pypicloud"],
-    *(["pypicloud", word] for word in main.COMMANDS),
-    ["ppc-make-config"],
-    ["ppc-gen-password"],
-]
+COMMAND_LINES = [*(["pypicloud", word] for word in main.COMMANDS), ["ppc-make-config"], ["ppc-gen-password"]]
 
 
 @pytest.mark.parametrize("command", COMMAND_LINES, ids=" ".join)

@@ -158,11 +158,12 @@ def test_a_terminal_gets_a_table(config: Path, monkeypatch: pytest.MonkeyPatch) 
             return True
 
     config.write_text(f"{LEAST}pypi.realm = [bold]x[/bold]\npypi.fallbak = x\npypi.auth = nope\n")
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert main(["check-config", str(config)]) == 1
-    output = sys.stdout.getvalue()  # type: ignore[attr-defined]
+    output = terminal.getvalue()
     assert "\x1b[" in output
     assert "[bold]x[/bold]" in output
     assert "pypi.fallbak is not a setting" in output

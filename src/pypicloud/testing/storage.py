@@ -59,18 +59,18 @@ class _Forward(io.RawIOBase):
 class StorageContract(DownloadContract):
     """What every storage does.
 
-    ``limits``          declares what a backend honestly cannot do; the lesser behaviour is then asserted:
+    ``limits`` declares what a backend honestly cannot do; the lesser behaviour is then asserted:
 
     =================== =====================================================================
     ``ascii_metadata``  a summary comes back without the characters that are not ASCII
     ``known_facts``     only the facts of compat.md 8.1 come back
-    ``no_companions``  ``upload_companion`` raises NotSupported, ``open_companion`` gives None
-    ``no_updates``     ``update_metadata`` raises NotSupported
+    ``no_companions``   ``upload_companion`` raises NotSupported, ``open_companion`` gives None
+    ``no_updates``      ``update_metadata`` raises NotSupported
     ``own_errors``      a missing file is an error of the backend's own
     ``own_time``        the service's own time is the upload time
     ``plain_downloads`` a download is the bytes, and nothing more
     ``redirects``       downloads are redirects
-    ``replaces``       ``publish`` replaces, whatever it is told
+    ``replaces``        ``publish`` replaces, whatever it is told
     ``trusts_names``    names are not checked, only kept apart
     ``unbreakable``     there is nothing that could be down
     =================== =====================================================================
