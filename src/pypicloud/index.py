@@ -8,21 +8,15 @@ counts is the one on a stored file's own project, never on the name that a URL o
 from __future__ import annotations
 
 import hashlib
-import hmac
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from packaging.version import InvalidVersion, Version
-
 from pypicloud import render
 from pypicloud.errors import (
-    DigestMismatch,
     FileExists,
     Forbidden,
-    InvalidUpload,
     LoginRequired,
     PackageNotFound,
     ProjectNotFound,
@@ -36,7 +30,7 @@ from pypicloud.render import Format
 from pypicloud.settings import SIZE, Setting
 from pypicloud.storage.base import IStorage
 from pypicloud.storage.body import BLOCK
-from pypicloud.util import ALL_EXTENSIONS, PackageParseError, parse_filename
+from pypicloud.upload import VALID_NAME, check_agreement, check_digests, name_and_version
 
 if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
@@ -50,9 +44,6 @@ MAX_UPLOAD_SIZE: Final = Setting(
     "The largest upload, in bytes, form included.",
 )
 SETTINGS: Final = (MAX_UPLOAD_SIZE,)
-
-#: A project name as PEP 508 has it; anything else cannot be a project.
-_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +244,12 @@ class PackageIndex:
         :class:`LoginRequired`, :class:`Forbidden`, :class:`DigestMismatch` or :class:`FileExists`, and
         what the storage has to say.
         """
-        name, version = _name_and_version(upload)
+        name, version = name_and_version(upload)
         self._demand(caller, name, "write")
-        _check_digests(upload)
+        check_digests(upload)
         distribution = read_distribution(upload.path, upload.filename)
         if distribution is not None:
-            _check_agreement(name, version, distribution)
+            check_agreement(name, version, distribution)
         package = self._new_package(caller, upload, name, version, distribution)
         companions = {}
         if distribution is not None and upload.filename.endswith(".whl"):
@@ -377,7 +368,7 @@ def _ailment(backend: Any) -> str:
 
 def _project_name(name: str) -> NormalizedName:
     """The normalised name. Raises :class:`ProjectNotFound` for what cannot be one (standards.md 3)."""
-    if not _NAME.match(name):
+    if not VALID_NAME.match(name):
         raise ProjectNotFound(f"{name!r} cannot be the name of a project")
     return normalized(name)
 
@@ -388,62 +379,3 @@ def _at_depth(page: ProjectPage, depth: int) -> ProjectPage:
 
 def _link_at_depth(link: Link, depth: int) -> Link:
     return link if "://" in link.url else render.at_url(link, "../" * depth + link.url)
-
-
-def _name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
-    """Name and version of an upload: the form's, else the file name's; checked against each other (ruling 6)."""
-    filename = upload.filename
-    _check_segment("file name", filename)
-    if not filename.lower().endswith(tuple(ALL_EXTENSIONS)):
-        known = ", ".join(sorted(ALL_EXTENSIONS))
-        raise InvalidUpload(f"{filename!r} is no distribution file; its name must end in one of {known}")
-    # The form's name tells where in the file name the version begins, but is not believed to stand there.
-    is_prefix = upload.name is not None and normalized(filename).startswith(normalized(upload.name) + "-")
-    try:
-        parsed_name, parsed_version = parse_filename(filename, upload.name if is_prefix else None)
-    except PackageParseError:
-        raise InvalidUpload(f"{filename!r} is not named <project>-<version> and an ending; build it anew") from None
-    name, version = upload.name or parsed_name, upload.version or parsed_version
-    _check_segment("name", name)
-    _check_segment("version", version)
-    if not _NAME.match(name):
-        raise InvalidUpload(f"name {name!r} is not valid: use letters, digits, '.', '-' and '_' (PEP 508)")
-    if normalized(parsed_name) != normalized(name):
-        raise InvalidUpload(f"file name {filename!r} is not one of project {name!r}; build it anew")
-    try:
-        if Version(version) != Version(parsed_version):
-            raise InvalidUpload(f"file name {filename!r} is not of version {version!r}; build it anew")
-    except InvalidVersion as error:
-        raise InvalidUpload(f"version {error.args[0].split(chr(39))[1]!r} is not valid (PEP 440)") from None
-    return normalized(name), version
-
-
-def _check_segment(what: str, text: str) -> None:
-    """Refuse what could be anything but one plain segment of a path."""
-    if len(text.encode(errors="replace")) > 200:  # noqa: PLR2004 - leaves room for the endings of companions
-        raise InvalidUpload(f"the {what} {text[:40]!r}... is longer than 200 bytes")
-    if not text.isprintable() or set(text) & set("/\\") or text in {".", ".."} or text != text.strip():
-        raise InvalidUpload(f"the {what} {text!r} holds characters that it may not hold")
-
-
-def _check_digests(upload: Upload) -> None:
-    for algorithm, claimed in upload.claimed.items():
-        found = upload.digests[algorithm]
-        if not hmac.compare_digest(claimed.strip().lower().encode(), found.encode()):
-            raise DigestMismatch(
-                f"the {algorithm} digest sent is {claimed[:128]!r}, but the bytes have {found!r}; upload again"
-            )
-
-
-def _check_agreement(name: NormalizedName, version: str, distribution: Distribution) -> None:
-    """Refuse an archive whose own metadata name another project or version."""
-    if normalized(distribution.name) != name:
-        raise InvalidUpload(f"the metadata in the file name project {distribution.name!r}, not {name!r}; build it anew")
-    try:
-        agrees = Version(distribution.version) == Version(version)
-    except InvalidVersion:
-        agrees = False
-    if not agrees:
-        raise InvalidUpload(
-            f"the metadata in the file name version {distribution.version!r}, not {version!r}; build it anew"
-        )

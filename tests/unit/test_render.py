@@ -70,7 +70,7 @@ def test_the_accept_header_chooses_the_format(accept: str | None, expected: Form
 @pytest.mark.parametrize("accept", ["application/json", "image/png", "text/html;q=0", "text/html;q=0, */*"])
 def test_what_cannot_be_made_is_not_acceptable(accept: str) -> None:
     """A client that accepts nothing that is offered is told what is (406)."""
-    with pytest.raises(NotAcceptable, match="vnd.pypi.simple"):
+    with pytest.raises(NotAcceptable, match=r"vnd\.pypi\.simple"):
         negotiate(accept)
 
 
