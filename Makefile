@@ -21,6 +21,8 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 # The tools of other people that the client tests run, each in an environment of its own.
 CLIENTS := pip uv twine poetry hatch pdm flit build
+# What a tool needs said beside its name: pdm 2.29 takes any newer hishel, and fails with hishel 2.
+ALSO_pdm := 'hishel<2'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -105,7 +107,7 @@ endef
 	@echo "Installing $*"
 	@rm -rf .make/clients/$* && mkdir -p .make/clients/bin
 	@"$(PYTHON)" -m venv --without-pip .make/clients/$*
-	@$(PIP) --python .make/clients/$*/bin/python install $*
+	@$(PIP) --python .make/clients/$*/bin/python install $* $(ALSO_$*)
 	@for name in $* pyproject-$*; do \
 		[ ! -x .make/clients/$*/bin/$$name ] || ln -sf ../$*/bin/$$name .make/clients/bin/; done
 	@touch $@

@@ -295,7 +295,8 @@ _PREFIX_TYPES: Final = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_PREFIX_SIZE: Final = 64 << 10
+#: Small, because tarfile takes quadratic time for some of them before Python 3.11.10 and 3.12.6 (CVE-2024-6232).
+_PREFIX_SIZE: Final = 16 << 10
 
 #: How much padding may follow the end of a tar archive; tar rounds up to 10 KiB unless it is told otherwise.
 _TAR_PADDING: Final = 1 << 20

@@ -23,7 +23,7 @@ from multipart import MultipartError, MultipartSegment, ParserLimitReached, Push
 from pypicloud.errors import BackendUnavailable, BadRequest, StorageFull, TooLarge
 
 #: Bounds on everything but the file itself: descriptions are long, but not this long.
-MAX_FIELD: Final = 16 << 20
+MAX_TEXT: Final = 16 << 20
 MAX_FIELDS: Final = 8192
 
 #: The digests that are kept with a package, and so always worked out (compat.md 1.3).
@@ -119,10 +119,12 @@ class FormReader:
         self._spool: _Spool | None = None
         self._segment: MultipartSegment | None = None
         self._text = bytearray()
+        self._kept = 0
         media, options = parse_options_header(content_type)
         self._parser: PushMultipartParser | None = None
         if media != "multipart/form-data":
-            self._trouble = BadRequest(f"the body must be multipart/form-data, not {media or 'of no type'!r}")
+            sent = repr(media) if media else "of no type"
+            self._trouble = BadRequest(f"the body must be multipart/form-data, not {sent}")
             return
         try:
             self._parser = PushMultipartParser(options.get("boundary", ""), max_segment_count=MAX_FIELDS)
@@ -199,9 +201,10 @@ class FormReader:
         if self._spool is not None:
             self._spool.write(chunk)
             return
+        self._kept += len(chunk)
+        if self._kept > MAX_TEXT:
+            raise TooLarge(f"the form's fields are larger than {MAX_TEXT} bytes, without the file")
         self._text += chunk
-        if len(self._text) > MAX_FIELD:
-            raise TooLarge(f"a form field is larger than {MAX_FIELD} bytes")
 
     def _end_of(self, name: str) -> None:
         if self._spool is not None:
@@ -222,7 +225,7 @@ def _explained(trouble: Exception) -> Exception:
     if isinstance(trouble, ParserLimitReached):
         return TooLarge(f"the form is too large: {trouble}")
     if isinstance(trouble, MultipartError):
-        return BadRequest(f"the form is broken: {trouble}; send it as multipart/form-data and whole")
+        return BadRequest(f"the form is broken: {trouble.args[0]}; send it as multipart/form-data and whole")
     if isinstance(trouble, OSError):
         return spool_error(trouble)
     return trouble

@@ -186,7 +186,7 @@ class Front:
 
     async def _send(self, protocol: HTTPProtocol, answer: Answer, method: str, loop: asyncio.AbstractEventLoop) -> None:
         body = answer.body
-        if method == "HEAD" or answer.status in {204, 304}:
+        if method == "HEAD" or answer.status in {204, 304} or _is_empty(body):
             answer.close()
             protocol.response_empty(answer.status, answer.headers)
         elif isinstance(body, FileBody) and body.path is not None and body.stop is not None:
@@ -207,6 +207,11 @@ class Front:
                 await transport.send_bytes(piece)
         finally:
             answer.close()
+
+
+def _is_empty(body: Iterable[bytes]) -> bool:
+    """Whether no byte of a file is to be sent, which granian's sender takes for a mistake."""
+    return isinstance(body, FileBody) and body.start == body.stop
 
 
 def _router(wsgi: Any) -> Router:

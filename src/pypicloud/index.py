@@ -17,6 +17,7 @@ from pypicloud import render
 from pypicloud.errors import (
     FileExists,
     Forbidden,
+    InvalidDistribution,
     LoginRequired,
     PackageNotFound,
     ProjectNotFound,
@@ -210,8 +211,11 @@ class PackageIndex:
                 return companion.read()
         if not filename.endswith(".whl"):
             raise PackageNotFound(f"{filename!r} has no metadata of its own; only wheels have")
-        with self._storage.open(package) as wheel:
-            return wheel_metadata(wheel)
+        try:
+            with self._storage.open(package) as wheel:
+                return wheel_metadata(wheel)
+        except InvalidDistribution as error:
+            raise PackageNotFound(f"{filename!r} has no metadata that can be read") from error
 
     def packages(self, caller: Caller, name: str) -> tuple[list[Package], bool]:
         """The stored files of a project, newest version first, and whether the caller may write it."""
@@ -277,9 +281,13 @@ class PackageIndex:
         if known is not None:
             if known.name != package.name:
                 raise FileExists(f"File already exists: {package.filename!r} belongs to another project; rename yours")
-            if self._has_same_bytes(known, upload):
+            # Another spelling of the version would be another place, and leave the old file behind.
+            package.version = known.version
+            digest = known.data.get("hash_sha256") or self._stored_digest(known)
+            if digest != upload.digests["sha256"]:
+                self._demand_overwrite(package)
+            elif self._is_stored(known):
                 return known
-            self._demand_overwrite(package)
         try:
             with Path(upload.path).open("rb") as stream:
                 self.cache.store(package, stream, companions, replace=known is not None)
@@ -292,17 +300,8 @@ class PackageIndex:
                 self.cache.store(package, stream, companions, replace=True)
         return package
 
-    def _has_same_bytes(self, known: Package, upload: Upload) -> bool:
-        """Whether a package of the cache is stored with exactly these bytes.
-
-        Its digest is believed if the cache has one, but the file must be there: an upload brings back
-        what was lost.
-        """
-        digest = known.data.get("hash_sha256")
-        if digest is None:
-            return self._stored_digest(known) == upload.digests["sha256"]
-        if digest != upload.digests["sha256"]:
-            return False
+    def _is_stored(self, known: Package) -> bool:
+        """Whether the file of a package of the cache is there: an upload of the same bytes brings back what was lost."""
         try:
             with self._storage.open(known):
                 return True

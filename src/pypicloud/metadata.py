@@ -92,8 +92,8 @@ def parse_metadata(data: bytes) -> Distribution:
     """
     try:
         raw, _ = parse_email(data)
-    except (ValueError, LookupError) as error:
-        raise InvalidDistribution("The metadata cannot be read.") from error
+    except RecursionError:
+        raise InvalidDistribution("The metadata holds messages within messages, too deep to be read.") from None
     fields = cast("Mapping[str, Any]", raw)
     _check_metadata_version(fields.get("metadata_version"))
     name, version = _one_line(fields.get("name")), _one_line(fields.get("version"))

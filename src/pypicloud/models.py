@@ -7,6 +7,7 @@ handed on, never changed.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -93,8 +94,8 @@ class Package:
 
     @property
     def is_prerelease(self) -> bool:
-        """Whether the version is anything but digits and dots (compat.md 8.3)."""
-        return not self.version.replace(".", "").isdigit()
+        """Whether the version is anything but numbers with dots between (compat.md 8.3)."""
+        return re.fullmatch(r"[0-9]+(\.[0-9]+)*", self.version) is None
 
     def search_summary(self) -> dict[str, Any]:
         """What XML-RPC ``search`` answers for this package (compat.md 5.7)."""

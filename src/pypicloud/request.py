@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from pyramid.request import Request
 from pyramid.response import Response
+from webob.request import DisconnectionError
 
 from pypicloud.access.base import IAccessBackend
 from pypicloud.auth import Authenticator
@@ -212,17 +213,21 @@ class PypicloudRequest(Request):  # type: ignore[misc]
     @cached_property
     def arguments(self) -> Mapping[str, Any]:
         """The named arguments: the JSON body's keys, or query string and form together (compat.md 5.1)."""
-        body = self.small_body() if self.method in {"POST", "PUT", "DELETE"} else b""
-        if self.content_type == "application/json":
+        body = self.small_body()
+        # Programs that always send JSON name its type with every request, also where there is no body.
+        if body and self.content_type == "application/json":
             return _json_object(body)
-        found = dict(self.GET)
-        if self.content_type == "application/x-www-form-urlencoded":
-            found.update(Request.blank("/?" + body.decode("latin-1")).GET)
-        return found
+        form = body if self.content_type == "application/x-www-form-urlencoded" else b""
+        return {**self.query, **_pairs(form, "body")}
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """The arguments in the query string; of those sent twice, the last. Raises :class:`BadRequest`."""
+        return _pairs(self.query_string.encode("latin-1"), "query string")
 
     def small_body(self) -> bytes:
         """The body, if it is small. Raises :class:`TooLarge`."""
-        body: bytes = self.body_file.read(MAX_SMALL_BODY + 1)
+        body: bytes = _read(self, MAX_SMALL_BODY + 1)
         if len(body) > MAX_SMALL_BODY:
             raise TooLarge(f"the body is larger than {MAX_SMALL_BODY} bytes")
         return body
@@ -270,6 +275,22 @@ def as_flag(value: Any) -> bool:
     return str(value).strip().lower() not in FALSE_WORDS
 
 
+def _pairs(text: bytes, what: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(text.decode(), keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise BadRequest(f"the {what} holds arguments that are not UTF-8 text") from None
+
+
+def _read(request: Any, count: int) -> bytes:
+    """Up to ``count`` bytes of the body. Raises :class:`BadRequest` if it ends before it should."""
+    try:
+        chunk: bytes = request.body_file.read(count)
+    except DisconnectionError as error:
+        raise BadRequest("the body is shorter than its Content-Length says; send it whole") from error
+    return chunk
+
+
 def _json_object(body: bytes) -> Mapping[str, Any]:
     try:
         found = json.loads(body)
@@ -284,7 +305,7 @@ def read_form(request: Any, limit: int) -> Form:
     """Read the upload form from a blocking WSGI stream."""
     directory = request.db.storage.spool_directory()
     with FormReader(request.headers.get("Content-Type", ""), directory, limit) as reader:
-        while chunk := request.body_file.read(1 << 18):
+        while chunk := _read(request, 1 << 18):
             reader.feed(chunk)
             if reader.is_over_limit:
                 break

@@ -40,6 +40,9 @@ OPEN_PREFIXES: Final = ("db.", "auth.db.", "session.")
 #: The prefixes that are ours: a key below them that nobody declared is most likely a slip.
 OUR_PREFIXES: Final = ("pypi.", "storage.", "db.", "auth.", "session.", *FILE_ONLY_PREFIXES)
 
+#: The default of a call that was given none.
+_NOTHING: Final = object()
+
 
 def environment_name(key: str) -> str:
     """The variable that overrides a key: ``pypi.fallback`` -> ``PPC_PYPI_FALLBACK`` (compat.md 1.2)."""
@@ -100,12 +103,12 @@ class EnvironSettings:
         """The effective value of a key, or the default."""
         return self[key] if key in self else default  # noqa: SIM401 - this is the get of a mapping
 
-    def pop(self, key: str, *default: Any) -> Any:
-        """Take a key out, wherever it is set, and return its effective value."""
+    def pop(self, key: str, default: Any = _NOTHING) -> Any:
+        """Take a key out, wherever it is set, and return its effective value, or the default if there is one."""
         if key not in self:
-            if default:
-                return default[0]
-            raise KeyError(key)
+            if default is _NOTHING:
+                raise KeyError(key)
+            return default
         value = self[key]
         self._settings.pop(key, None)
         self._env.pop(environment_name(key), None)

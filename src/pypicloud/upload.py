@@ -39,12 +39,16 @@ def name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
         raise InvalidUpload(f"name {name!r} is not valid: use letters, digits, '.', '-' and '_' (PEP 508)")
     if normalized(parsed_name) != normalized(name):
         raise InvalidUpload(f"file name {filename!r} is not one of project {name!r}; build it anew")
-    try:
-        if Version(version) != Version(parsed_version):
-            raise InvalidUpload(f"file name {filename!r} is not of version {version!r}; build it anew")
-    except InvalidVersion as error:
-        raise InvalidUpload(f"version {error.args[0].split(chr(39))[1]!r} is not valid (PEP 440)") from None
+    if _valid_version(version) != _valid_version(parsed_version):
+        raise InvalidUpload(f"file name {filename!r} is not of version {version!r}; build it anew")
     return normalized(name), version
+
+
+def _valid_version(text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        raise InvalidUpload(f"version {text!r} is not valid (PEP 440)") from None
 
 
 def _check_segment(what: str, text: str) -> None:

@@ -147,7 +147,7 @@ class TimedCache(dict[Any, Any]):
 
     def set_expire(self, key: Any, value: Any, expiration: float | None) -> None:
         """Keep a value for ``expiration`` seconds, or for ever if that is None."""
-        self.pop(key, None)
+        self._forget(key)
         if expiration is None:
             super().__setitem__(key, value)
         elif expiration > 0:
@@ -181,5 +181,8 @@ class TimedCache(dict[Any, Any]):
 
     def _evict(self, key: object) -> None:
         if self._deadlines.get(key, float("inf")) <= time.monotonic():
-            self._deadlines.pop(key, None)
-            super().pop(key, None)
+            self._forget(key)
+
+    def _forget(self, key: object) -> None:
+        self._deadlines.pop(key, None)
+        self.pop(key, None)

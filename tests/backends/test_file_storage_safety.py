@@ -66,7 +66,7 @@ def test_full_disk(
     assert tree(directory) == before
 
 
-@pytest.mark.parametrize("call", ["link", "replace", "makedirs", "fsync", "utime"])
+@pytest.mark.parametrize("call", ["link", "replace", "mkdir", "fsync", "utime"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_full_disk_at_the_end(
     storage: FileStorage, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int

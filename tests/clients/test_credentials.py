@@ -51,7 +51,8 @@ def write_keyring(tools: Tools) -> str:
 @pytest.mark.parametrize("source", ["url", "netrc"])
 def test_pip(source: str, tools: Tools, recorder: Recorder, project: str, wheel: str, tmp_path: Path) -> None:
     """pip sends credentials of the URL or of netrc with every request, the first included."""
-    write_netrc(tools) if source == "netrc" else None
+    if source == "netrc":
+        write_netrc(tools)
     index = recorder.url_for("alice") if source == "url" else recorder.url
     tools.pip("install", index, "--target", tmp_path / "target", project)
     assert recorder.lines() == [
@@ -95,9 +96,11 @@ def test_uv_authenticate_always(tools: Tools, recorder: Recorder, project: str, 
     config.write_text(
         f'[[index]]\nname = "ours"\nurl = "{recorder.url}/simple/"\ndefault = true\nauthenticate = "always"\n'
     )
-    words = ["--config-file", config, "--cache-dir", tools.home / "uv-cache", "pip", "install"]
-    python = next(word for word in tools.uv_words("", []) if str(word).endswith("python"))
-    tools.run("uv", *words, "--python", python, "--target", tmp_path / "target", project)
+    words = tools.uv_words(recorder.url, ["--target", tmp_path / "target", project])
+    index = words.index("--default-index")
+    words[index : index + 2] = ["--config-file", config]
+    words.remove("--no-config")
+    tools.run("uv", *words)
     assert statuses(recorder) == [200, 200, 200]
 
 
@@ -108,11 +111,9 @@ def test_no_credentials(
 ) -> None:
     """Without credentials, or with wrong ones, nothing is installed: the answer is 401 and no more."""
     index = recorder.url if user is None else recorder.url_for(user)
-    words = tools.pip_words if installer == "pip" else tools.uv_words
     arguments = ["--target", tmp_path / "target", project]
-    outcome = tools.attempt(
-        installer, *(words("install", index, arguments) if installer == "pip" else tools.uv_words(index, arguments))
-    )
+    words = tools.pip_words("install", index, arguments) if installer == "pip" else tools.uv_words(index, arguments)
+    outcome = tools.attempt(installer, *words)
     assert outcome.status != 0
     assert set(statuses(recorder)) == {401}
     assert {exchange.size for exchange in recorder.exchanges} == {0}

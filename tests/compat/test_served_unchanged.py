@@ -10,14 +10,18 @@ import hashlib
 import html
 import json
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urldefrag, urljoin
 
 import pytest
 
-from compat.make_fixtures import CALLERS, DELETED, SPECIMENS, Specimen
+from compat.archives import tiny_sdist
+from compat.specimens import CALLERS, DELETED, SPECIMENS, Specimen
 from compat.successor import FIXTURE, Successor, files_in
-from support.builds import build_wheel
+from support.builds import build_wheel, metadata
 
 Facts = dict[str, Any]
 
@@ -183,8 +187,8 @@ def test_upload_leaves_only_what_the_old_scan_takes(successor: Successor) -> Non
     """What an upload adds is a file that 1.3.12 lists, two directories down, and files that its scan passes over.
 
     1.3.12 takes every file whose name does not end in ``.meta`` for a package of the two directories it lies in, and
-    stops at a file that lies elsewhere (compat.md 2.1). A real one was seen to rebuild on such a
-    directory, and to serve it.
+    stops at a file that lies elsewhere (compat.md 2.1). A real one was seen to rebuild on such a directory, and to
+    serve it.
     """
     before = files_in(successor.packages)
     content = build_wheel("simple-pkg", "2.0", summary="One more", requires_python=">=3.11")
@@ -207,6 +211,18 @@ def test_upload_leaves_only_what_the_old_scan_takes(successor: Successor) -> Non
     assert added[f"simple-pkg/2.0/{filename}.meta"] == json.dumps(facts).encode()
 
 
+def test_upload_leaves_the_cache_to_the_old_one(successor: Successor) -> None:
+    """After an upload the table of packages has the columns of 1.3.12 and no more, and a JSON object in each row."""
+    response = successor.upload("alice", "many-3.0.tar.gz", tiny_sdist("many-3.0", metadata("many", "3.0")))
+    assert response.status_int == 200, response.text
+    then, now = columns(FIXTURE / "db.sqlite"), columns(successor.directory / "db.sqlite")
+    assert now == then
+    with closing(sqlite3.connect(successor.directory / "db.sqlite")) as connection:
+        rows = dict(connection.execute("SELECT filename, data FROM packages"))
+    assert json.loads(rows["many-3.0.tar.gz"])["uploader"] == "alice"
+    assert all(isinstance(json.loads(data), dict) for data in rows.values())
+
+
 def test_delete_leaves_nothing(successor: Successor) -> None:
     """Deleting what 1.3.12 stored takes the file, its ``.meta`` and the empty directories, as it did itself."""
     before = files_in(successor.packages)
@@ -217,6 +233,13 @@ def test_delete_leaves_nothing(successor: Successor) -> None:
         "zippy/2.0/zippy-2.0.zip.meta",
     }
     assert not (successor.packages / "zippy").exists()
+
+
+def columns(cache: Path) -> list[tuple[object, ...]]:
+    """The columns of the table of packages: name, type, whether null is refused, place in the primary key."""
+    with closing(sqlite3.connect(cache)) as connection:
+        rows = connection.execute("PRAGMA table_info(packages)").fetchall()
+    return [(name, kind, not_null, key) for _, name, kind, not_null, _, key in rows]
 
 
 def by_filename(packages: list[Facts]) -> dict[str, Facts]:

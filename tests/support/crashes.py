@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pypicloud.errors import FileExists
@@ -139,7 +140,7 @@ def everywhere(directory: str) -> None:
             step += 1
         deaths += step - 1
     storage.delete(wheel(b"old"))
-    assert [name for name in os.listdir(directory) if not name.startswith(".upload-")] == []
+    assert [path for path in Path(directory).iterdir() if not path.name.startswith(".upload-")] == []
     print(deaths)  # noqa: T201 - the answer
 
 

@@ -8,6 +8,7 @@ import http.client
 import os
 import random
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -124,8 +125,18 @@ class Server:
         user: str | None = "alice",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request over plain HTTP, and its answer."""
-        return ask(self.port, path, method, body, headers={**(basic(user) if user else {}), **(headers or {})})
+        """One request, and its answer. The certificate is not looked at."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(method, path, body, {**(basic(user) if user else {}), **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, response.reason, response.headers, response.read())
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A new connection."""
+        if self.url.startswith("https"):
+            context = ssl._create_unverified_context()
+            return http.client.HTTPSConnection(LOOPBACK, self.port, timeout=PATIENCE, context=context)
+        return http.client.HTTPConnection(LOOPBACK, self.port, timeout=PATIENCE)
 
     def upload(self, filename: str, content: bytes, *, path: str = "/simple/", user: str = "alice") -> Answer:
         """Upload a distribution with the least that a client can send."""
@@ -153,11 +164,7 @@ class Server:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with status {self.process.returncode}:\n{self.log_tail()}")
             with contextlib.suppress(OSError, http.client.HTTPException):
-                # Where TLS is spoken a connection has to do.
-                if not self.url.startswith("https"):
-                    ask(self.port, path)
-                else:
-                    socket.create_connection((LOOPBACK, self.port), timeout=5).close()
+                self.ask(path, user=None)
                 return
             if time.monotonic() > deadline:
                 raise AssertionError(f"the server does not answer:\n{self.log_tail()}")
@@ -177,17 +184,6 @@ class Answer:
     reason: str
     headers: http.client.HTTPMessage
     body: bytes
-
-
-def ask(
-    port: int, path: str, method: str = "GET", body: bytes | None = None, *, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """One request to a port of the loopback interface."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, dict(headers or {}))
-        response = connection.getresponse()
-        return Answer(response.status, response.reason, response.headers, response.read())
 
 
 def form(filename: str, content: bytes) -> tuple[str, bytes]:

@@ -28,7 +28,12 @@ class Tools:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._trust: dict[str, str] = {}
         home.mkdir(parents=True, exist_ok=True)
+
+    def trust(self, authority: Path) -> None:
+        """Let the commands believe this certificate authority."""
+        self._trust = {"SSL_CERT_FILE": str(authority)}
 
     def environment(self, changes: Mapping[str, str]) -> dict[str, str]:
         """What the commands see: nothing that is configured, and nothing of the real home."""
@@ -42,6 +47,7 @@ class Tools:
             NO_COLOR="1",
             COLUMNS="300",
             LC_ALL="C.UTF-8",
+            **self._trust,
             **changes,
         )
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support.builds import build_sdist, build_wheel, metadata
 
 from pypicloud.errors import InvalidDistribution
 from pypicloud.metadata import Distribution, Limits, parse_metadata, read_distribution, wheel_metadata
+from support.builds import build_sdist, build_wheel, metadata
 
 WHEEL = "acme-1.0-py3-none-any.whl"
 SDIST = "acme-1.0.tar.gz"
@@ -82,11 +82,10 @@ PKG_INFO = ("acme-1.0/PKG-INFO", metadata("acme", "1.0").encode())
 
 def test_a_wheel_tells_its_facts(read: Read) -> None:
     """Name, version, Requires-Python, summary, the raw bytes and the other fields come out of METADATA."""
-    fields = {"Requires_Python": ">=3.11", "Summary": "An acme", "Author": "Ann"}
-    found = read(build_wheel("acme", "1.0", **fields), WHEEL)
+    found = read(build_wheel("acme", "1.0", requires_python=">=3.11", summary="An acme", author="Ann"), WHEEL)
     assert found is not None
     assert (found.name, found.version, found.requires_python, found.summary) == ("acme", "1.0", ">=3.11", "An acme")
-    assert found.metadata == metadata("acme", "1.0", **fields).encode()
+    assert found.metadata == metadata("acme", "1.0", requires_python=">=3.11", summary="An acme", author="Ann").encode()
     assert found.fields["author"] == "Ann"
 
 
@@ -101,7 +100,12 @@ def test_an_sdist_tells_its_facts(read: Read) -> None:
 def test_sdists_of_every_kind_are_read(read: Read, ending: str) -> None:
     """Each kind of source distribution that old tools made is opened by its ending, in any case."""
     data = tarred(PKG_INFO)
-    pack = {"gz": gzip.compress, "tgz": gzip.compress, "bz2": bz2.compress, "tbz": bz2.compress}
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "tgz": gzip.compress,
+        "bz2": bz2.compress,
+        "tbz": bz2.compress,
+    }
     kind = ending.lower().rpartition(".")[2]
     packed = zipped(dict([PKG_INFO])) if kind == "zip" else pack.get(kind, bytes)(data)
     found = read(packed, f"acme-1.0{ending}")
@@ -223,10 +227,7 @@ def with_name(old: bytes, new: bytes) -> bytes:
 )
 def test_unsafe_names_in_a_wheel_are_refused(read: Read, name: bytes) -> None:
     """No member may be absolute, lead upwards, or have a name with control characters, backslashes or no UTF-8."""
-    if not name:
-        data = zipped({**PLAIN, "": b""})
-    else:
-        data = with_name(b"?" * len(name), name)
+    data = with_name(b"?" * len(name), name) if name else zipped({**PLAIN, "": b""})
     with pytest.raises(InvalidDistribution, match="name"):
         read(data, WHEEL)
 
@@ -566,12 +567,13 @@ class Counted(io.BytesIO):
     total = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Some bytes, which count."""
         data = super().read(size)
         self.total += len(data)
         return data
 
 
-def test_a_tar_bomb_is_stopped_early(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_bomb_is_stopped_early(read: Read) -> None:
     """A member that says it is huge is refused before it is unpacked, whatever the compression."""
     bomb = tarfile.TarInfo("acme-1.0/zeros")
     bomb.size = 70 << 20
@@ -672,6 +674,16 @@ def test_malformed_metadata_is_refused(text: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "part", [b"Content-Type: message/rfc822\n\n", b"Content-Type: multipart/a;boundary=b\n\n--b\n"]
+)
+def test_messages_within_messages_are_refused(part: bytes) -> None:
+    """Metadata is mail in form only; a tower of mails in it is refused."""
+    parts = b"".join(part.replace(b"=b", b"=b%d" % i).replace(b"--b", b"--b%d" % i) for i in range(3000))
+    with pytest.raises(InvalidDistribution, match="too deep"):
+        parse_metadata(b"Metadata-Version: 2.1\nName: a\nVersion: 1\n" + parts)
+
+
+@pytest.mark.parametrize(
     ("field", "summary"),
     [
         ("Summary: one", "one"),
@@ -688,7 +700,8 @@ def test_the_summary_is_its_first_line(field: str, summary: str | None) -> None:
 
 def test_malformed_minor_fields_do_no_harm() -> None:
     """Old files with other encodings, odd requirements and folded lines are read."""
-    text = b"Metadata-Version: 1.2\nName: a\nVersion: 1\nAuthor: Andr\xe9\nRequires-Dist: a (>1.*\nRequires-Python: >=2.7,\n  !=3.0.*\n"
+    text = b"Metadata-Version: 1.2\nName: a\nVersion: 1\nAuthor: Andr\xe9\nRequires-Dist: a (>1.*\n"
+    text += b"Requires-Python: >=2.7,\n  !=3.0.*\n"
     assert parse_metadata(text).requires_python == ">=2.7, !=3.0.*"
 
 

@@ -81,12 +81,15 @@ class IStorage:
         Raises :class:`PackageNotFound` if the file is gone (compat.md 2.1).
         """
         location = self.redirect_url(package)
-        if location is not None:
-            return _redirect(location)
+        return self.stream_response(package) if location is None else _redirect(location)
+
+    def stream_response(self, package: Package) -> Response:
+        """The HTTP response that sends the bytes through this server, wherever they are kept.
+
+        Raises :class:`PackageNotFound` if the file is gone.
+        """
         path = self.local_path(package)
-        if path is not None:
-            return self._local_response(package, path)
-        return self._streamed_response(package)
+        return self._streamed_response(package) if path is None else self._local_response(package, path)
 
     def _local_response(self, package: Package, path: str) -> Response:
         with missing_is_not_found(package):
@@ -94,7 +97,7 @@ class IStorage:
         stat = os.fstat(file.fileno())
         response = _file_response(package, stat.st_size, utcfromtimestamp(stat.st_mtime))
         body = FileBody(file, file.close, path=path, stop=stat.st_size)
-        wanted = self._answer_range(response, stat.st_size)
+        wanted = self.answer_range(response, stat.st_size)
         if wanted is not None:
             return _filled(response, body.app_iter_range(*wanted), wanted[1] - wanted[0])
         environ = {} if self.request is None else self.request.environ
@@ -109,7 +112,7 @@ class IStorage:
                 stream = stack.enter_context(self.open(package))
                 size = _size_of(stream)
             response = _file_response(package, size, package.last_modified)
-            wanted = self._answer_range(response, size)
+            wanted = self.answer_range(response, size)
             start, stop = wanted or (0, size)
             if start == stop:
                 stream = io.BytesIO()
@@ -122,7 +125,7 @@ class IStorage:
             body = FileBody(stream, stack.pop_all().close, start=start, stop=stop)
         return _filled(response, body, None if stop is None else stop - start)
 
-    def _answer_range(self, response: Response, size: int | None) -> tuple[int, int] | None:
+    def answer_range(self, response: Response, size: int | None) -> tuple[int, int] | None:
         """The range that is to be sent, after saying so in the response; None for the whole file.
 
         The ``Range`` header is taken out of the request, as WebOb would look at it again: it fails on

@@ -114,7 +114,8 @@ def locked(directory: str, *, make: bool = False, shared: bool = False) -> Itera
     """
     while True:
         if make:
-            os.makedirs(directory, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory)
         try:
             handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -84,7 +84,7 @@ def _body(request: PypicloudRequest, error: PypicloudError, reference: str, caus
 
 def _wanted(request: PypicloudRequest) -> str:
     """JSON for programs' paths or where it is named, HTML where that is named, else plain text."""
-    if request.environ.get("PATH_INFO", "").startswith(("/api/", "/admin/")):
+    if f"{request.environ.get('PATH_INFO', '')}/".startswith(("/api/", "/admin/")):
         return "json"
     accept = request.headers.get("Accept", "").lower()
     if "text/html" in accept and not accept.startswith("application/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Never
 from urllib.parse import urlsplit
 
-from pypicloud.errors import NotFound
+from pypicloud.errors import BadRequest, NotFound
 from pypicloud.views.responses import html, json_body
 
 if TYPE_CHECKING:
@@ -22,11 +22,18 @@ def get_index(request: PypicloudRequest) -> Response:
         user=request.caller.user,
         summaries=request.index.summaries(request.caller),
         root=root,
-        host=urlsplit(root).hostname,
+        host=_host(root),
         is_plain_http=root.startswith("http:"),
         mount=request.script_name,
         version=request.pypicloud_version,
     )
+
+
+def _host(root: str) -> str | None:
+    try:
+        return urlsplit(root).hostname
+    except ValueError:
+        raise BadRequest("the Host header does not name a host") from None
 
 
 def health_endpoint(request: PypicloudRequest) -> Response:

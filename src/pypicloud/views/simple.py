@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import xmlrpc.client
-from typing import TYPE_CHECKING, Any
-from xml.parsers.expat import ExpatError
+from typing import TYPE_CHECKING, Any, Final, Never
+from urllib.parse import quote
+from xml.parsers import expat
 
 from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
 def simple(request: PypicloudRequest) -> Response:
     """The list of projects that the caller may read."""
-    form = render.negotiate(request.headers.get("Accept"), request.GET.get("format"))
+    form = render.negotiate(request.headers.get("Accept"), request.query.get("format"))
     return responses.page(request, request.index.rendered_projects(request.caller, form))
 
 
 def package_versions(context: SimplePackageResource, request: PypicloudRequest) -> Response:
     """A project's page, or the way to the upstream's."""
-    form = render.negotiate(request.headers.get("Accept"), request.GET.get("format"))
+    form = render.negotiate(request.headers.get("Accept"), request.query.get("format"))
     depth = request.path_info.count("/") - 1
     found = request.index.rendered_project(context.name, request.caller, form, depth)
     return _redirect(found) if isinstance(found, Redirect) else responses.page(request, found)
@@ -37,7 +38,7 @@ def package_versions(context: SimplePackageResource, request: PypicloudRequest) 
 def package_versions_json(context: SimplePackageResource, request: PypicloudRequest) -> Response:
     """What is known about a project, or one release of it, as JSON (compat.md 5.4)."""
     version = request.matchdict.get("version")
-    way = "pypi/{}/json" if version is None else f"pypi/{{}}/{version}/json"
+    way = "pypi/{}/json" if version is None else f"pypi/{{}}/{quote(version, safe='+!')}/json"
     found = request.index.project(context.name, request.caller, way)
     if isinstance(found, Redirect):
         return _redirect(found)
@@ -110,14 +111,31 @@ def xmlrpc_call(request: PypicloudRequest) -> Response:
     return Response(body=text.encode(), content_type="text/xml", charset="utf-8")
 
 
+#: What XML that is no call makes its readers raise.
+_NO_CALL: Final = (
+    expat.ExpatError,
+    xmlrpc.client.Error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+)
+
+
+def _refuse_document_type(*_: Any) -> Never:
+    raise BadRequest("the XML has a document type, which is not allowed")
+
+
 def _search_call(body: bytes) -> tuple[dict[str, list[str]], str]:
     """The arguments of a call. A document type is refused before anything is parsed."""
-    if b"<!DOCTYPE" in body.upper() or b"<!ENTITY" in body.upper():
-        raise BadRequest("the XML has a document type, which is not allowed")
     try:
+        checker = expat.ParserCreate()
+        checker.StartDoctypeDeclHandler = _refuse_document_type
+        checker.Parse(body, True)
         arguments, method = xmlrpc.client.loads(body)
-    except (ExpatError, xmlrpc.client.Error, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise BadRequest(f"the body is not an XML-RPC call: {type(error).__name__}") from error
+    except _NO_CALL as error:
+        raise BadRequest("the body is not an XML-RPC call") from error
     if method != "search":
         raise xmlrpc.client.Fault(-32601, f"method {method!r} is not known; the only one is 'search'")
     wrong = xmlrpc.client.Fault(-32602, "search takes a struct of lists of words and the operator 'or' or 'and'")
