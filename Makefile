@@ -21,8 +21,8 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
 # The tools of other people that the client tests run, each in an environment of its own.
 CLIENTS := pip uv twine poetry hatch pdm flit build
-# What a tool needs said beside its name: pdm 2.29 takes any newer hishel, and fails with hishel 2.
-ALSO_pdm := 'hishel<2'
+# What a tool needs said beside its name: pdm 2.29 takes any newer version of these two, and fails with them.
+ALSO_pdm := 'hishel<2' 'unearth<0.19'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,6 +40,8 @@ test: .make/development debian clients ## check and test everything: all that ha
 	PYPICLOUD_WHEEL="$$(echo $(CURDIR)/dist/*.whl)" PYPICLOUD_CLIENTS="$(CURDIR)/.make/clients/bin" \
 		$(BIN)/coverage run -m pytest -n $(WORKERS)
 	@$(BIN)/coverage combine --quiet
+	@# What a killed server leaves half-written cannot be counted.
+	@rm -f .coverage.*
 	$(BIN)/coverage report
 	@$(MAKE) --no-print-directory docs
 

@@ -27,7 +27,9 @@ from pypicloud.cache.base import CALCULATE_HASHES
 from pypicloud.declared import check
 from pypicloud.errors import PypicloudError, SettingError
 from pypicloud.index import MAX_UPLOAD_SIZE, Policy
+from pypicloud.locator import Upstream
 from pypicloud.models import normalized
+from pypicloud.outgoing import is_web_address, without_credentials
 from pypicloud.pages import PAGE_CACHE_SIZE, Pages
 from pypicloud.request import (
     CACHE_MAX_AGE,
@@ -93,6 +95,7 @@ def _application(settings: EnvironSettings) -> Application:
         access_factory=access_factory,
         cache_factory=cache_factory,
         policy=policy,
+        upstream=_upstream(settings),
         pages=Pages(PAGE_CACHE_SIZE.read(settings)),
         authenticator=Authenticator(),
         version=__version__,
@@ -111,33 +114,46 @@ def _application(settings: EnvironSettings) -> Application:
 def _policy(settings: EnvironSettings) -> Policy:
     """The fallback policy. Raises :class:`SettingError` for the modes that this version cannot serve yet."""
     mode = fallback.Mode.read(settings)
-    if mode not in {fallback.Mode.NONE, fallback.Mode.REDIRECT}:
-        key = fallback.MODE.key if mode.is_caching else fallback.ALWAYS_SHOW_UPSTREAM.key
+    if mode.is_caching:
         raise SettingError(
-            key,
-            "is not available yet in this version, which neither caches nor lists what is upstream; "
-            "use pypi.fallback = redirect without pypi.always_show_upstream, or none",
-            value=str(settings.get(key)),
-            source=settings.source(key),
+            fallback.MODE.key,
+            "is not available yet in this version, which does not keep what comes from upstream; "
+            "use redirect, perhaps with pypi.always_show_upstream = true, or none",
+            value=str(settings.get(fallback.MODE.key)),
+            source=settings.source(fallback.MODE.key),
         )
-    simple_url = None if fallback.BASE_URL.is_set(settings) else fallback.URL.read(settings)
+    simple_url = fallback.simple_url(settings)
     return Policy(
         mode=mode,
-        base_url=fallback.base_url(settings),
-        simple_url=None if simple_url is None else simple_url.rstrip("/"),
+        base_url=without_credentials(fallback.base_url(settings)),
+        simple_url=None if simple_url is None else without_credentials(simple_url),
         disallowed=frozenset(map(normalized, DISALLOW_FALLBACK.read(settings))),
         redirect_private=fallback.REDIRECT_PRIVATE.read(settings),
         calculate_hashes=CALCULATE_HASHES.read(settings),
     )
 
 
+def _upstream(settings: EnvironSettings) -> Upstream:
+    """The upstream index. Raises :class:`SettingError` if it is needed and cannot be asked."""
+    base_url, simple_url = fallback.base_url(settings), fallback.simple_url(settings)
+    if fallback.Mode.read(settings) is fallback.Mode.REDIRECT_ALWAYS and not is_web_address(simple_url or base_url):
+        setting = fallback.BASE_URL if simple_url is None else fallback.URL
+        raise SettingError(
+            setting.key,
+            "must be an http or https address for pypi.always_show_upstream",
+            source=settings.source(setting.key),
+        )
+    return Upstream(base_url, simple_url, reads_legacy_json=fallback.reads_legacy_json(settings))
+
+
 def _document_registry(config: Configurator, application: Application) -> None:
     """What plug-ins may read from ``request.registry`` and the request (compat.md 8.4)."""
     registry, settings = config.registry, application.settings
     registry.fallback = fallback.MODE.read(settings)
-    registry.fallback_base_url = application.policy.base_url
+    registry.fallback_base_url = fallback.base_url(settings)
     registry.fallback_url = fallback.URL.read(settings)
     registry.always_show_upstream = fallback.ALWAYS_SHOW_UPSTREAM.read(settings)
+    registry.locator = application.upstream
     registry.stream_files = application.stream_files
     registry.package_max_age = application.package_max_age
     registry.realm = application.realm
@@ -151,8 +167,8 @@ def _add_postfork_hook(config: Configurator, hook: Callable[[], Any]) -> None:
 
 def _after_fork(config: Configurator, application: Application) -> None:
     """Let backends renew what does not survive a fork, in every server that forks (compat.md 8.2)."""
-    for factory in (application.access_factory, application.cache_factory):
-        postfork = getattr(factory, "postfork", None)
+    for shared in (application.access_factory, application.cache_factory, application.upstream):
+        postfork = getattr(shared, "postfork", None)
         if postfork is not None:
             config.registry.postfork_hooks.append(postfork)
     hooks = config.registry.postfork_hooks

@@ -257,15 +257,9 @@ def _accepted(
 
 
 def _create(engine: Engine, tables: MetaData) -> None:
-    """Create what is missing; another server may be doing the same at this moment."""
-    writer = engine.execution_options(**{_WRITES: True})
-    try:
-        with writer.begin() as connection:
-            tables.create_all(connection)
-    except DBAPIError:
-        # If the other one was faster its tables are found now; if it was something else, it is raised now.
-        with writer.begin() as connection:
-            tables.create_all(connection)
+    """Create what is missing, as one writer: another server may be starting at this moment, too."""
+    with engine.execution_options(**{_WRITES: True}).begin() as connection:
+        tables.create_all(connection)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

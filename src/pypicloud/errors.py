@@ -28,8 +28,9 @@ what to do, and never holds a path, a query or a secret. The cause goes to the l
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class PypicloudError(Exception):
@@ -168,3 +169,14 @@ class StorageFull(PypicloudError):
 
     status = HTTPStatus.INSUFFICIENT_STORAGE
     key = "storage-full"
+
+
+#: What the operating system calls a lack of room: on the device, in the quota, under the limit of a file's size.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def not_written(error: OSError) -> StorageFull | BackendUnavailable:
+    """What it means to the client that the operating system would not write."""
+    if error.errno in _FULL:
+        return StorageFull("there is no room left to store the file; ask the administrator of this index")
+    return BackendUnavailable("the storage cannot be written at the moment; ask the administrator of this index")

@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from pypicloud.errors import SettingError
 from pypicloud.settings import BOOLEAN, TEXT, EnvironSettings, Setting, one_of
 
 MODE: Final = Setting(
@@ -40,8 +41,9 @@ URL: Final = Setting(
 JSON_SCRAPER: Final = Setting(
     "pypi.use_json_scraper",
     BOOLEAN,
-    None,
-    "Whether upstream releases are read through its JSON API; by default for PyPI only.",
+    False,
+    "Whether what is upstream is read through its older JSON API, /pypi/<project>/json, as 1.3.12 read PyPI. By "
+    "default it is read from the simple pages, in JSON if the upstream has that.",
 )
 REDIRECT_PRIVATE: Final = Setting(
     "pypi.redirect_private",
@@ -62,6 +64,25 @@ def base_url(settings: EnvironSettings) -> str:
 
     public: str = DEFAULT_INDEX
     return public.rpartition("/")[0]
+
+
+def simple_url(settings: EnvironSettings) -> str | None:
+    """The root of the upstream's simple pages without a final slash, if it is set and counts (compat.md 1.3)."""
+    set_url = None if BASE_URL.is_set(settings) else URL.read(settings)
+    return None if set_url is None else set_url.rstrip("/")
+
+
+def reads_legacy_json(settings: EnvironSettings) -> bool:
+    """Whether to read the older JSON API. Raises :class:`SettingError` if nobody says where that is (compat.md 1.3)."""
+    wanted = JSON_SCRAPER.read(settings)
+    if wanted and simple_url(settings) is not None:
+        raise SettingError(
+            JSON_SCRAPER.key,
+            f"needs {BASE_URL.key}: {URL.key} names the simple pages only",
+            value=str(settings[JSON_SCRAPER.key]),
+            source=settings.source(JSON_SCRAPER.key),
+        )
+    return wanted
 
 
 class Mode(enum.StrEnum):

@@ -7,7 +7,6 @@ before the end, and nothing of the body is held in memory but the small fields.
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import secrets
@@ -20,7 +19,7 @@ from typing import Any, Final, Self
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
-from pypicloud.errors import BackendUnavailable, BadRequest, StorageFull, TooLarge
+from pypicloud.errors import BadRequest, TooLarge, not_written
 
 #: Bounds on everything but the file itself: descriptions are long, but not this long.
 MAX_TEXT: Final = 16 << 20
@@ -227,12 +226,5 @@ def _explained(trouble: Exception) -> Exception:
     if isinstance(trouble, MultipartError):
         return BadRequest(f"the form is broken: {trouble.args[0]}; send it as multipart/form-data and whole")
     if isinstance(trouble, OSError):
-        return spool_error(trouble)
+        return not_written(trouble)
     return trouble
-
-
-def spool_error(error: OSError) -> StorageFull | BackendUnavailable:
-    """What an operating system's error while writing means to the client."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return StorageFull("there is no room left to store the file; ask the administrator of this index")
-    return BackendUnavailable("the file cannot be stored at the moment; ask the administrator of this index")

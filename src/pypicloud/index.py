@@ -8,13 +8,15 @@ counts is the one on a stored file's own project, never on the name that a URL o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud import render
 from pypicloud.errors import (
+    BackendUnavailable,
     FileExists,
     Forbidden,
     InvalidDistribution,
@@ -25,7 +27,17 @@ from pypicloud.errors import (
 )
 from pypicloud.fallback import Answer, Mode, Situation, decide
 from pypicloud.metadata import Distribution, read_distribution, wheel_metadata
-from pypicloud.models import Caller, Link, NormalizedName, Package, ProjectPage, Redirect, Upload, normalized
+from pypicloud.models import (
+    Caller,
+    Link,
+    NormalizedName,
+    Package,
+    ProjectPage,
+    Redirect,
+    Upload,
+    normalized,
+    parse_version,
+)
 from pypicloud.pages import Page, Pages
 from pypicloud.render import Format
 from pypicloud.settings import SIZE, Setting
@@ -37,6 +49,9 @@ if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
     from pypicloud.cache.base import ICache
     from pypicloud.cache.rebuild import Rebuilt
+    from pypicloud.locator import Upstream
+
+LOG: Final = logging.getLogger(__name__)
 
 MAX_UPLOAD_SIZE: Final = Setting(
     "pypi.max_upload_size",
@@ -46,13 +61,17 @@ MAX_UPLOAD_SIZE: Final = Setting(
 )
 SETTINGS: Final = (MAX_UPLOAD_SIZE,)
 
+#: The way to a project's page, below an index's address.
+SIMPLE: Final = "simple/{}/"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the settings say about fallback: worked out once, at the start.
 
     ``base_url`` is the upstream index without ``/simple``; ``simple_url`` the root of its simple pages
-    (``pypi.fallback_url``), which then takes every redirect (compat.md 1.3).
+    (``pypi.fallback_url``), which then takes every redirect (compat.md 1.3). Both are for clients, too, and
+    hold no credentials.
     """
 
     mode: Mode = Mode.NONE
@@ -64,13 +83,16 @@ class Policy:
 
 
 class PackageIndex:
-    """The index as one caller or another sees it: backends, policy and the memory of pages, put together."""
+    """The index as one caller or another sees it: backends, policy, upstream and memory of pages, put together."""
 
-    def __init__(self, cache: ICache, access: IAccessBackend, policy: Policy, pages: Pages) -> None:
+    def __init__(
+        self, cache: ICache, access: IAccessBackend, policy: Policy, pages: Pages, upstream: Upstream
+    ) -> None:
         self.cache = cache
         self.access = access
         self.policy = policy
         self.pages = pages
+        self.upstream = upstream
 
     @property
     def is_local(self) -> bool:
@@ -108,13 +130,16 @@ class PackageIndex:
         names, rights = self.cache.revision(None), self.access.revision()
         return None if names is None or rights is None else f"{names} {rights}"
 
-    def project(self, name: str, caller: Caller, way: str = "simple/{}/") -> ProjectPage | Redirect:
+    def project(self, name: str, caller: Caller, way: str = SIMPLE) -> ProjectPage | Redirect:
         """A project's page, or where to go instead, as the fallback table says.
 
         ``way`` is the path below the upstream's address that a redirect leads to. Raises
         :class:`LoginRequired` or :class:`ProjectNotFound`.
         """
-        project = _project_name(name)
+        found = self._find(_project_name(name), caller, way)
+        return found if isinstance(found, Redirect) else self._page(found)
+
+    def _find(self, project: NormalizedName, caller: Caller, way: str = SIMPLE) -> _Found | Redirect:
         packages = self.cache.all(project)
         answer = self._decide(project, caller, is_stored=bool(packages))
         if answer is Answer.LOGIN:
@@ -122,8 +147,18 @@ class PackageIndex:
         if answer is Answer.REDIRECT:
             return self._redirect(project, way)
         if answer is Answer.LIST:
-            return self._page(project, packages)
+            return _Found(project, packages)
+        if answer is Answer.LIST_AND_UPSTREAM:
+            return _Found(project, packages, self._upstream_page(project))
         raise ProjectNotFound(f"there is no project {project!r} here")
+
+    def _upstream_page(self, project: NormalizedName) -> ProjectPage | None:
+        """What the upstream has of a stored project; nothing while it is in trouble, which is no trouble of ours."""
+        try:
+            return self.upstream.page(project)
+        except BackendUnavailable as error:
+            LOG.warning("project %s is listed without what is upstream: %s", project, error, exc_info=error.__cause__)
+            return None
 
     def rendered_project(self, name: str, caller: Caller, form: Format, depth: int = 2) -> Page | Redirect:
         """A project's page, rendered; out of the memory while nothing on it changes.
@@ -139,10 +174,16 @@ class PackageIndex:
             kept = self.pages.get(key, revision)
             if kept is not None and self._decide(project, caller, is_stored=True) is Answer.LIST:
                 return kept
-        found = self.project(project, caller)
+        found = self._find(project, caller)
         if isinstance(found, Redirect):
             return found
-        page = Page(render.project_page(_at_depth(found, depth), form), form.value)
+        if revision is not None and found.upstream is not None:
+            # Such a page is never found under the revision of the stored files alone.
+            revision = f"{revision} {found.upstream.revision}"
+            kept = self.pages.get(key, revision)
+            if kept is not None:
+                return kept
+        page = Page(render.project_page(_at_depth(self._page(found), depth), form), form.value)
         if revision is not None and not self._gives_own_urls:
             self.pages.put(key, revision, page)
         return page
@@ -174,9 +215,13 @@ class PackageIndex:
             return Redirect(f"{self.policy.simple_url}/{project}/")
         return Redirect(f"{self.policy.base_url}/{way.format(project)}")
 
-    def _page(self, project: NormalizedName, packages: Iterable[Package]) -> ProjectPage:
-        links = tuple(self._link(package) for package in packages)
-        return ProjectPage(project, links, tuple(dict.fromkeys(link.version for link in links)))
+    def _page(self, found: _Found) -> ProjectPage:
+        links = [self._link(package) for package in found.packages]
+        if found.upstream is not None:
+            stored = {link.filename for link in links}
+            links += [link for link in found.upstream.links if link.filename not in stored]
+            links.sort(key=lambda link: (parse_version(link.version), link.filename), reverse=True)
+        return ProjectPage(found.project, tuple(links), tuple(dict.fromkeys(link.version for link in links)))
 
     def _link(self, package: Package) -> Link:
         link = render.link_to(package, f"api/package/{package.name}/")
@@ -355,6 +400,15 @@ class PackageIndex:
         if caller.user is None:
             raise LoginRequired(f"to {permission} {project} you need to log in")
         raise Forbidden(f"user {caller.user!r} may not {permission} {project}; ask an administrator of this index")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a project's page is made of: the stored files, newest version first, and what the upstream has."""
+
+    project: NormalizedName
+    packages: Sequence[Package]
+    upstream: ProjectPage | None = None
 
 
 def _ailment(backend: Any) -> str:

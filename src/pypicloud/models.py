@@ -119,7 +119,11 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One row on a project page. What is None, empty or false is left out of the page."""
+    """One row on a project page. What is None, empty or false is left out of the page.
+
+    ``url`` is absolute, or the way from the server's root. ``core_metadata`` is the sha256 of the separate
+    core metadata, or true where an upstream has some and does not say the digest.
+    """
 
     filename: str
     url: str
@@ -129,7 +133,7 @@ class Link:
     size: int | None = None
     upload_time: datetime | None = None
     requires_python: str | None = None
-    core_metadata: str | None = None
+    core_metadata: str | bool | None = None
     yanked: str | bool = False
     summary: str | None = None
     uploader: str | None = None
@@ -137,11 +141,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ProjectPage:
-    """A project with its links, newest version first, and the versions they are of."""
+    """A project with its links, newest version first, and the versions they are of.
+
+    ``revision`` is set on the page of an upstream: another page has another one.
+    """
 
     name: NormalizedName
     links: tuple[Link, ...]
     versions: tuple[str, ...]
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def _anchor(link: Link) -> str:
         attributes.append(f'data-requires-python="{html.escape(link.requires_python)}"')
     if link.core_metadata:
         # The second spelling is PEP 658's; old pip reads only that one (PEP 714).
-        digest = f"sha256={link.core_metadata}"
+        digest = "true" if link.core_metadata is True else f"sha256={link.core_metadata}"
         attributes += [f'data-core-metadata="{digest}"', f'data-dist-info-metadata="{digest}"']
     if link.yanked:
         attributes.append(f'data-yanked="{html.escape(link.yanked) if isinstance(link.yanked, str) else ""}"')
@@ -162,7 +162,7 @@ def _file(link: Link) -> dict[str, Any]:
     if link.requires_python:
         entry["requires-python"] = link.requires_python
     if link.core_metadata:
-        entry["core-metadata"] = {"sha256": link.core_metadata}
+        entry["core-metadata"] = _digest_or_true(link.core_metadata)
     if link.yanked:
         entry["yanked"] = link.yanked
     return entry
@@ -258,7 +258,7 @@ def _legacy_file(link: Link, root: str, name: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "filename": link.filename,
         "packagetype": get_packagetype(link.filename),
-        "url": f"{root}/api/package/{name}/{link.filename}",
+        "url": link.url if "://" in link.url else f"{root}/api/package/{name}/{link.filename}",
         "requires_python": link.requires_python,
         "yanked": bool(link.yanked),
         "yanked_reason": link.yanked if isinstance(link.yanked, str) else None,
@@ -272,5 +272,9 @@ def _legacy_file(link: Link, root: str, name: str) -> dict[str, Any]:
         entry["digests"] = {"md5": link.md5, "sha256": link.sha256}
         entry["md5_digest"] = link.md5
     if link.core_metadata:
-        entry["core-metadata"] = {"sha256": link.core_metadata}
+        entry["core-metadata"] = _digest_or_true(link.core_metadata)
     return entry
+
+
+def _digest_or_true(core_metadata: str | bool) -> dict[str, str] | bool:
+    return {"sha256": core_metadata} if isinstance(core_metadata, str) else core_metadata

@@ -20,6 +20,7 @@ from pypicloud.cache.base import ICache
 from pypicloud.errors import BadRequest, Forbidden, LoginRequired, PypicloudError, SettingError, TooLarge
 from pypicloud.form import Form, FormReader
 from pypicloud.index import PackageIndex, Policy
+from pypicloud.locator import Upstream
 from pypicloud.models import Caller
 from pypicloud.pages import Pages
 from pypicloud.settings import BOOLEAN, FALSE_WORDS, NAMES, SECONDS, TEXT, EnvironSettings, Setting
@@ -132,6 +133,7 @@ class Application:
     access_factory: Callable[[Any], IAccessBackend]
     cache_factory: Callable[[Any], ICache]
     policy: Policy
+    upstream: Upstream
     pages: Pages
     authenticator: Authenticator
     max_upload_size: int
@@ -147,7 +149,8 @@ class Application:
 
     def index(self, request: Any = None) -> PackageIndex:
         """The index with backends of its own, for a request or without one."""
-        return PackageIndex(self.cache_factory(request), self.access_factory(request), self.policy, self.pages)
+        cache, access = self.cache_factory(request), self.access_factory(request)
+        return PackageIndex(cache, access, self.policy, self.pages, self.upstream)
 
 
 class PypicloudRequest(Request):  # type: ignore[misc]
@@ -162,7 +165,7 @@ class PypicloudRequest(Request):  # type: ignore[misc]
     @cached_property
     def index(self) -> PackageIndex:
         """The index, with backends made for this request."""
-        return PackageIndex(self.db, self.access, self.app.policy, self.app.pages)
+        return PackageIndex(self.db, self.access, self.app.policy, self.app.pages, self.app.upstream)
 
     @cached_property
     def access(self) -> IAccessBackend:
@@ -173,6 +176,11 @@ class PypicloudRequest(Request):  # type: ignore[misc]
     def db(self) -> ICache:
         """The cache of this request; ``db.storage`` is its storage."""
         return self.app.cache_factory(self)
+
+    @property
+    def locator(self) -> Upstream:
+        """The upstream index; ``locator.get_releases(name)`` is for plug-ins (compat.md 8.4)."""
+        return self.app.upstream
 
     @cached_property
     def caller(self) -> Caller:

@@ -133,7 +133,7 @@ def first_start(directory: Path) -> Path:
         return config
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        password = secrets.token_urlsafe(12)
+        password = secrets.token_hex(10)
         text = render_config("serve", admin="admin", password_hash=passwords.hash(password))
         descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -183,6 +183,13 @@ def _natural(text: str) -> int:
     return number
 
 
+def _path(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    # resolve() would follow links.
+    return os.path.abspath(text)  # noqa: PTH100
+
+
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -206,7 +213,7 @@ LINES: Final = Kind("lines", lambda text: tuple(line.strip() for line in text.sp
 INTEGER: Final = Kind("integer", _whole)
 SECONDS: Final = Kind("seconds", _natural)
 SIZE: Final = Kind("bytes", _size)
-PATH: Final = Kind("path", os.path.abspath)  # resolve() would follow links
+PATH: Final = Kind("path", _path)
 CLASS: Final = Kind("short name or dotted path", str)
 
 

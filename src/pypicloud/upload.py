@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from packaging.version import InvalidVersion, Version
 
@@ -26,10 +27,8 @@ def name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
     if not filename.lower().endswith(tuple(ALL_EXTENSIONS)):
         known = ", ".join(sorted(ALL_EXTENSIONS))
         raise InvalidUpload(f"{filename!r} is no distribution file; its name must end in one of {known}")
-    # The form's name tells where in the file name the version begins, but is not believed to stand there.
-    is_prefix = upload.name is not None and normalized(filename).startswith(normalized(upload.name) + "-")
     try:
-        parsed_name, parsed_version = parse_filename(filename, upload.name if is_prefix else None)
+        parsed_name, parsed_version = parse_filename(filename, upload.name)
     except PackageParseError:
         raise InvalidUpload(f"{filename!r} is not named <project>-<version> and an ending; build it anew") from None
     name, version = upload.name or parsed_name, upload.version or parsed_version
@@ -37,7 +36,10 @@ def name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
     _check_segment("version", version)
     if not VALID_NAME.match(name):
         raise InvalidUpload(f"name {name!r} is not valid: use letters, digits, '.', '-' and '_' (PEP 508)")
-    if normalized(parsed_name) != normalized(name):
+    # The form's name tells where in the file name the version begins, but is not believed to stand there.
+    spelled = normalized(unquote(filename).replace(" ", "-"))
+    is_prefix = spelled.startswith(normalized(f"{parsed_name}-{parsed_version}"))
+    if normalized(parsed_name) != normalized(name) or not is_prefix:
         raise InvalidUpload(f"file name {filename!r} is not one of project {name!r}; build it anew")
     if _valid_version(version) != _valid_version(parsed_version):
         raise InvalidUpload(f"file name {filename!r} is not of version {version!r}; build it anew")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,12 @@ class TestPlugin(CacheContract):
     def test_it_is_not_asked_on_the_event_loop(self, cache: ICache) -> None:
         """Of a cache that says nothing about it, it is not believed that it answers at once."""
         assert not cache.is_local
+
+    def test_who_holds_a_lock_may_take_it_again(self, cache: ICache) -> None:
+        """A script that holds the lock of a file can call upload, which takes it, too."""
+        with cache.lock("foo-1.0.tar.gz"):
+            cache.upload("foo-1.0.tar.gz", io.BytesIO(b""))
+        assert cache.distinct() == ["foo"]
 
     @pytest.mark.parametrize("separator", [".", ":"])
     def test_a_dotted_path_finds_it(self, separator: str) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -14,11 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from pypicloud.cache import SQLCache, rebuild
-from pypicloud.cache.base import ICache
-from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache import NOW, Interrupted, MemoryCache, everything, facts, package, request_of, stored
-from pypicloud.testing.storage import MemoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pypicloud.cache.base import ICache
+    from pypicloud.models import Package
 
 FILES = st.builds(
     lambda name, version, day, **data: package(name, version, last_modified=NOW + timedelta(days=day), **data),
@@ -41,17 +43,22 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        configured = EnvironSettings({"db.url": "sqlite://", "pypi.storage": "pypicloud.testing.storage.MemoryStorage"}, {})
+        configured = EnvironSettings(
+            {"db.url": "sqlite://", "pypi.storage": "pypicloud.testing.storage.MemoryStorage"}, {}
+        )
         self.server: Callable[..., Any] = partial(self.cache_class, **self.cache_class.configure(configured))
         self.files: dict[str, tuple[Any, ...]] = {}
         self.rows: dict[str, tuple[Any, ...]] = {}
+        self.uploads = 0
 
     def request(self) -> Any:
         """The cache for one more request."""
         return self.server(request_of(overwrite=True, delete=True))
 
     def upload_file(self, one: Package, *, crash: bool = False) -> None:
-        """Store a file; a crash comes between bytes and facts."""
+        """Store a file, at a moment of its own; a crash comes between bytes and facts."""
+        self.uploads += 1
+        one.last_modified += timedelta(microseconds=self.uploads)
         cache = self.request()
         cache.storage.publish(one, io.BytesIO(b"bytes"), replace=True)
         self.files = stored(cache)

@@ -159,7 +159,7 @@ class TestSQLiteFile(OnSQLite):
         """While another process writes, what is committed can be read at once."""
         cache.save(package(summary="committed"))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+            other.execute("BEGIN EXCLUSIVE")
             other.execute("UPDATE packages SET summary = 'not yet'")
             assert [found.summary for found in cache.all("foo")] == ["committed"]
             assert cache.summary()[0]["summary"] == "committed"
@@ -182,11 +182,11 @@ class TestSQLiteFile(OnSQLite):
         cache = start(**{"db.url": settings["db.url"] + "?timeout=0"})(request_of())
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(BackendUnavailable, match="^the database does not answer$"):
+            with pytest.raises(BackendUnavailable, match=r"^the database does not answer$"):
                 cache.save(package())
         look(path, "DROP TABLE packages")
         for ask in (cache.distinct, lambda: cache.fetch("foo-1.0.tar.gz"), lambda: cache.all("foo")):
-            with pytest.raises(BackendUnavailable, match="^the database does not answer$"):
+            with pytest.raises(BackendUnavailable, match=r"^the database does not answer$"):
                 ask()
         assert cache.check_health() == (False, "the database does not answer")
 
@@ -196,11 +196,15 @@ class TestSQLiteFile(OnSQLite):
         cache.save(package())
         cache.fetch("foo-1.0.tar.gz")
         kwargs = server.keywords  # type: ignore[attr-defined]  # a partial, as the app makes it
+        reader = kwargs["database"].reader
+        connection = reader._connection
         child = os.fork()
         if child == 0:
             SQLCache.postfork(**kwargs)
             cache.save(package(version="2.0"))
-            os._exit(0 if len(cache.all("foo")) == 2 and cache.fetch("foo-2.0.tar.gz") else 1)
+            works = len(cache.all("foo")) == 2 and cache.fetch("foo-2.0.tar.gz") is not None
+            is_own = reader._connection is not connection and reader._inherited is connection
+            os._exit(0 if works and is_own else 1)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert len(cache.all("foo")) == 2
@@ -353,11 +357,11 @@ class TestSettings:
         assert type(configure(url="sqlite://")) is SQLCache
 
 
-#: Starts a server on the database and the directory given, when its standard input ends, and saves files.
+#: Starts a server on the database and the directory given, when its standard input ends, and uploads files.
 SERVER = """
+import io
 import sys
 from pypicloud.cache.sql import SQLCache
-from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 
 sys.stdin.read()
@@ -365,7 +369,7 @@ settings = EnvironSettings({"db.url": sys.argv[1], "storage.dir": sys.argv[2]})
 cache = SQLCache(None, **SQLCache.configure(settings))
 cache.reload_if_needed()
 for number in range(20):
-    cache.save(Package(sys.argv[3], str(number), f"{sys.argv[3]}-{number}.zip"))
+    cache.upload(f"{sys.argv[3]}-{number}.zip", io.BytesIO(b"bytes"))
 print("sqlalchemy.orm" in sys.modules)
 """
 

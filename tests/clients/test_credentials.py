@@ -111,7 +111,7 @@ def test_no_credentials(
 ) -> None:
     """Without credentials, or with wrong ones, nothing is installed: the answer is 401 and no more."""
     index = recorder.url if user is None else recorder.url_for(user)
-    arguments = ["--target", tmp_path / "target", project]
+    arguments = ["--target", str(tmp_path / "target"), project]
     words = tools.pip_words("install", index, arguments) if installer == "pip" else tools.uv_words(index, arguments)
     outcome = tools.attempt(installer, *words)
     assert outcome.status != 0

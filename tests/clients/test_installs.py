@@ -151,7 +151,7 @@ def test_poetry(tools: Tools, server: Server, tree: tuple[str, str], tmp_path: P
     directory.mkdir()
     (directory / "pyproject.toml").write_text(
         '[project]\nname = "consumer"\nversion = "1.0"\nrequires-python = ">=3.11"\n\n'
-        f'[tool.poetry]\npackage-mode = false\n\n'
+        f"[tool.poetry]\npackage-mode = false\n\n"
         f'[[tool.poetry.source]]\nname = "ours"\nurl = "{server.url}/simple/"\npriority = "primary"\n'
     )
     environment = {
@@ -173,7 +173,7 @@ def test_pdm(tools: Tools, server: Server, tree: tuple[str, str], tmp_path: Path
     directory.mkdir()
     (directory / "pyproject.toml").write_text(
         '[project]\nname = "consumer"\nversion = "1.0"\nrequires-python = ">=3.11"\n\n'
-        '[tool.pdm]\ndistribution = false\n\n'
+        "[tool.pdm]\ndistribution = false\n\n"
         f'[[tool.pdm.source]]\nname = "pypi"\nurl = "{server.url}/simple/"\nverify_ssl = false\n'
         'username = "alice"\npassword = "alicealice"\n'
     )

@@ -29,13 +29,12 @@ class Tree:
     def __init__(self, server: Server, project: str) -> None:
         self.first = project
         self.second = f"{project}-needed"
-        for name, version, facts in (
-            (self.second, "1.0", {}),
-            (self.second, "2.0", {}),
-            (self.first, "1.0", {"requires_dist": f"{self.second} (<2)"}),
+        for name, version, content in (
+            (self.second, "1.0", build_wheel(self.second, "1.0")),
+            (self.second, "2.0", build_wheel(self.second, "2.0")),
+            (self.first, "1.0", build_wheel(self.first, "1.0", requires_dist=f"{self.second} (<2)")),
         ):
-            answer = server.upload(wheel_name(name, version), build_wheel(name, version, **facts))
-            assert answer.status == 200
+            assert server.upload(wheel_name(name, version), content).status == 200
 
     @property
     def pages(self) -> list[str]:
@@ -156,7 +155,13 @@ def test_metadata_by_ranges(
 
 @pytest.mark.parametrize("is_bare", [True, False])
 def test_pip_resumes(
-    is_bare: bool, tools: Tools, server: Server, recorder: Recorder, project: str, tmp_path: Path, request: pytest.FixtureRequest
+    is_bare: bool,
+    tools: Tools,
+    server: Server,
+    recorder: Recorder,
+    project: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """A download that breaks goes on where it broke, checked by the ETag or else by the date."""
     if is_bare:

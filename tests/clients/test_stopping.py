@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import random
 import time
@@ -15,8 +16,11 @@ from support.world import basic
 NAME = "slow"
 FILENAME = wheel_name(NAME, "1.0")
 
-#: More than the buffers between server and client hold.
-LARGE = build_wheel(NAME, "1.0", members={"noise.bin": random.Random(2).randbytes(32 << 20)}, compression=0)
+
+@functools.cache
+def large() -> bytes:
+    """A wheel of more bytes than the buffers between server and client hold."""
+    return build_wheel(NAME, "1.0", members={"noise.bin": random.Random(2).randbytes(32 << 20)}, compression=0)
 
 
 def start_download(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
@@ -24,7 +28,7 @@ def start_download(connection: http.client.HTTPConnection) -> http.client.HTTPRe
     connection.request("GET", f"/api/package/{NAME}/{FILENAME}", headers=basic("alice"))
     response = connection.getresponse()
     assert response.status == 200
-    assert response.read(1000) == LARGE[:1000]
+    assert response.read(1000) == large()[:1000]
     return response
 
 
@@ -42,7 +46,7 @@ def test_running_transfers_finish(installation: Installation, tmp_path: Path) ->
     """A slow download and a slow upload that run at SIGTERM finish, and then the server ends with status 0."""
     other, content = wheel_name(NAME, "2.0"), build_wheel(NAME, "2.0", members={"b": bytes(3 << 20)}, compression=0)
     with serving(installation, write_config(tmp_path)) as server:
-        assert server.upload(FILENAME, LARGE).status == 200
+        assert server.upload(FILENAME, large()).status == 200
         with closing(server.connect()) as reader, closing(server.connect()) as writer:
             response = start_download(reader)
             rest = start_upload(writer, other, content)
@@ -54,7 +58,7 @@ def test_running_transfers_finish(installation: Installation, tmp_path: Path) ->
                 writer.send(rest[start : start + (1 << 18)])
                 time.sleep(0.02)
             assert writer.getresponse().status == 200
-            assert LARGE[:1000] + response.read() == LARGE
+            assert large()[:1000] + response.read() == large()
         assert server.process.wait(20) == 0
     assert server.stored(NAME, "2.0", other).read_bytes() == content
 
@@ -62,7 +66,7 @@ def test_running_transfers_finish(installation: Installation, tmp_path: Path) ->
 def test_stopping_is_bounded(installation: Installation, tmp_path: Path) -> None:
     """Clients that stand still keep the server from ending no longer than `--stop-timeout` says."""
     with serving(installation, write_config(tmp_path), "--stop-timeout", "2") as server:
-        assert server.upload(FILENAME, LARGE).status == 200
+        assert server.upload(FILENAME, large()).status == 200
         with closing(server.connect()) as reader, closing(server.connect()) as writer:
             start_download(reader)
             start_upload(writer, wheel_name(NAME, "2.0"), build_wheel(NAME, "2.0"))
@@ -76,10 +80,9 @@ def test_stopping_is_bounded(installation: Installation, tmp_path: Path) -> None
 
 def test_idle_server_stops_at_once(installation: Installation, tmp_path: Path) -> None:
     """A connection that is only kept open does not keep the server from ending."""
-    with serving(installation, write_config(tmp_path)) as server:
-        with closing(server.connect()) as connection:
-            connection.request("GET", "/simple/")
-            assert connection.getresponse().read()
-            before = time.monotonic()
-            assert server.stop() == 0
-            assert time.monotonic() - before < 5
+    with serving(installation, write_config(tmp_path)) as server, closing(server.connect()) as connection:
+        connection.request("GET", "/simple/")
+        assert connection.getresponse().read()
+        before = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - before < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Certificate:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for the loopback address."""
+    assert shutil.which("openssl"), "openssl is missing; install the package of that name"
     directory = tmp_path_factory.mktemp("certificate")
     (directory / "san.ext").write_text(f"subjectAltName = IP:{LOOPBACK}, DNS:localhost\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -52,9 +54,7 @@ def secure_server(
         yield server
 
 
-def test_https(
-    tools: Tools, secure_server: Server, certificate: Certificate, project: str, tmp_path: Path
-) -> None:
+def test_https(tools: Tools, secure_server: Server, certificate: Certificate, project: str, tmp_path: Path) -> None:
     """uv uploads, uv and pip install; uv speaks HTTP/2 for it, pip HTTP/1.1."""
     checkout = Checkout(tmp_path / "checkout", project, "1.0")
     checkout.write()

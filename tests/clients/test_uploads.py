@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from support.builds import build_wheel, metadata, wheel_name
+from support.builds import build_wheel, wheel_name
 from support.live import Server
-from support.publishing import UPLOADERS, USER, Checkout, poetry, pdm, uv
+from support.publishing import UPLOADERS, USER, Checkout, Publish, pdm, poetry, uv
 from support.recorder import Recorder
 from support.tools import Tools
 
@@ -69,7 +69,7 @@ def test_publishing(uploader: str, tools: Tools, server: Server, recorder: Recor
 
 
 @pytest.mark.parametrize("publish", [poetry, pdm])
-def test_skipping_existing(publish: poetry | pdm, tools: Tools, server: Server, checkout: Checkout) -> None:
+def test_skipping_existing(publish: Publish, tools: Tools, server: Server, checkout: Checkout) -> None:
     """`--skip-existing` takes the 409 for what it means: the file is there, and stays as it is."""
     for path in (checkout.wheel, checkout.sdist):
         assert server.upload(path.name, path.read_bytes()).status == 200

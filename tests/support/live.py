@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import random
+import shutil
 import socket
 import ssl
 import subprocess
@@ -59,12 +60,15 @@ def install(directory: Path) -> Installation:
         return Installation(Path(sys.executable))
     python = directory / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", python, "--isolated", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--isolated", "--quiet"]
     subprocess.run([*pip, "install", "--no-index", "--no-deps", wheel], check=True, env=clean_environment())
     packages = next(directory.glob("lib/python*/site-packages"))
-    # A folder that is named in a .pth file has its own .pth files left alone: an editable install stays unseen.
-    others = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "dependencies.pth").write_text("\n".join([*others, ""]))
+    others = [Path(path) for path in sys.path if path.endswith("site-packages")]
+    # The .pth files in a folder that is named in one are left alone, so that an editable install stays unseen.
+    # Only the one that measures the coverage of new processes is wanted; they are read in alphabetical order.
+    (packages / "a0_dependencies.pth").write_text("".join(f"{path}\n" for path in others))
+    for measuring in (found for path in others for found in path.glob("a1_coverage.pth")):
+        shutil.copy(measuring, packages)
     return Installation(python)
 
 

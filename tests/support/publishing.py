@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from support.builds import build_sdist, build_wheel, sdist_name, wheel_name
+from support.builds import build_sdist, build_wheel, metadata, sdist_name, wheel_name
 from support.tools import Outcome, Tools
 
 
@@ -45,13 +45,17 @@ class Checkout:
             'requires-python = ">=3.9"\nkeywords = ["one", "two"]\n\n'
             f'[tool.flit.module]\nname = "{self.module}"\n'
         )
-        facts = {"summary": "A project", "requires_python": ">=3.9", "keywords": "one,two"}
+        facts = metadata(self.name, self.version, summary="A project", requires_python=">=3.9", keywords="one,two")
         members = {f"{self.module}.py": text.encode()}
-        self.wheel.write_bytes(build_wheel(self.name, self.version, members=members, **facts))
-        self.sdist.write_bytes(build_sdist(self.name, self.version, members=members, **facts))
+        self.wheel.write_bytes(build_wheel(self.name, self.version, members=members, core_metadata=facts))
+        self.sdist.write_bytes(build_sdist(self.name, self.version, members=members, core_metadata=facts))
 
 
-Publish = Callable[[Tools, str, Checkout], Outcome]
+class Publish(Protocol):
+    """Publishes a checkout at an upload URL."""
+
+    def __call__(self, tools: Tools, url: str, checkout: Checkout, *options: str) -> Outcome: ...
+
 
 USER: Final = ("alice", "alicealice")
 

@@ -55,6 +55,8 @@ class Tools:
         self, tool: str, *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Run a command and tell how it went."""
+        if not (COMMANDS / tool).exists():
+            raise AssertionError(f"there is no {COMMANDS / tool}; run `make clients`, or set PYPICLOUD_CLIENTS")
         command = [str(COMMANDS / tool), *map(str, arguments)]
         done = subprocess.run(
             command,

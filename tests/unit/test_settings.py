@@ -348,11 +348,7 @@ def test_nothing_odd_gives_no_finding() -> None:
         ({"pypi.falback": "x"}, "pypi.falback", "is not a setting; did you mean pypi.fallback?; it is ignored"),
         ({"storage.zzz": "x"}, "storage.zzz", "is not a setting; it is ignored"),
         ({"db.address": "x"}, "db.address", "is the older name of db.url; please rename it"),
-        (
-            {"pypi.allow_overwrite": "yes"},
-            "pypi.allow_overwrite",
-            "is deprecated; please use pypi.allow_overwrite_groups",
-        ),
+        ({"pypi.allow_old": "yes"}, "pypi.allow_old", "is deprecated; please use pypi.allow_groups"),
         ({"pypi.stream_files": "ja"}, "pypi.stream_files", "'ja' is neither yes nor no and counts as no"),
     ],
 )

@@ -38,7 +38,8 @@ class Rebuild:
 
     The rows are read before the listing begins, and a row is written or dropped only while it still is as
     it was read. So whatever is uploaded, overwritten or deleted meanwhile wins over the listing, which may
-    have been made before it. No clocks are compared.
+    have been made before it: every upload carries its own time, and differs from the row before it. Clocks
+    are not compared, as those of two servers never agree.
     """
 
     def __init__(self, cache: ICache, progress: Callable[[int], None] | None) -> None:

@@ -97,7 +97,7 @@ class IStorage:
         stat = os.fstat(file.fileno())
         response = _file_response(package, stat.st_size, utcfromtimestamp(stat.st_mtime))
         body = FileBody(file, file.close, path=path, stop=stat.st_size)
-        wanted = self.answer_range(response, stat.st_size)
+        wanted = answer_range(self.request, response, stat.st_size)
         if wanted is not None:
             return _filled(response, body.app_iter_range(*wanted), wanted[1] - wanted[0])
         environ = {} if self.request is None else self.request.environ
@@ -112,7 +112,7 @@ class IStorage:
                 stream = stack.enter_context(self.open(package))
                 size = _size_of(stream)
             response = _file_response(package, size, package.last_modified)
-            wanted = self.answer_range(response, size)
+            wanted = answer_range(self.request, response, size)
             start, stop = wanted or (0, size)
             if start == stop:
                 stream = io.BytesIO()
@@ -124,30 +124,6 @@ class IStorage:
                 stream = stack.enter_context(self.open(package))
             body = FileBody(stream, stack.pop_all().close, start=start, stop=stop)
         return _filled(response, body, None if stop is None else stop - start)
-
-    def answer_range(self, response: Response, size: int | None) -> tuple[int, int] | None:
-        """The range that is to be sent, after saying so in the response; None for the whole file.
-
-        The ``Range`` header is taken out of the request, as WebOb would look at it again: it fails on
-        ``bytes=-`` and refuses ``bytes=-n`` for files shorter than n, which some clients ask for. Ranges
-        are for GET alone (RFC 9110, 14.2).
-        """
-        request = self.request
-        header = None if request is None else request.environ.pop("HTTP_RANGE", None)
-        if header is None or size is None or request.method != "GET":
-            return None
-        wanted = requested_range(header, size)
-        if wanted is None or not _is_same(request, response):
-            return None
-        start, stop = wanted
-        if start < stop:
-            response.status = 206
-            response.content_range = (start, stop, size)
-        else:
-            response.status = 416
-            response.headers["Content-Range"] = f"bytes */{size}"
-            response.headers["Cache-Control"] = "no-store"
-        return wanted
 
     def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
         """Every stored package, made by ``factory(name, version, filename, last_modified, **facts)``.
@@ -249,6 +225,30 @@ def check_segments(package: Package) -> None:
     for text in (package.name, package.version, package.filename):
         if not is_segment(text):
             raise InvalidUpload(f"{text!r} cannot be part of a path; use letters, digits, '.', '-', '_', '+' and '!'")
+
+
+def answer_range(request: Any, response: Response, size: int | None) -> tuple[int, int] | None:
+    """The range that is to be sent, after saying so in the response; None for the whole file.
+
+    The ``Range`` header is taken out of the request, as WebOb would look at it again: it fails on
+    ``bytes=-`` and refuses ``bytes=-n`` for files shorter than n, which some clients ask for. Ranges
+    are for GET alone (RFC 9110, 14.2).
+    """
+    header = None if request is None else request.environ.pop("HTTP_RANGE", None)
+    if header is None or size is None or request.method != "GET":
+        return None
+    wanted = requested_range(header, size)
+    if wanted is None or not _is_same(request, response):
+        return None
+    start, stop = wanted
+    if start < stop:
+        response.status = 206
+        response.content_range = (start, stop, size)
+    else:
+        response.status = 416
+        response.headers["Content-Range"] = f"bytes */{size}"
+        response.headers["Cache-Control"] = "no-store"
+    return wanted
 
 
 @contextlib.contextmanager

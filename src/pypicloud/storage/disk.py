@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from pypicloud.errors import BackendUnavailable, StorageFull
+from pypicloud.errors import not_written
 
 #: Temporary files begin with a dot and end so that 1.3.12 takes them for facts, not for packages (compat.md 2.1).
 TEMPORARY_PREFIX: Final = ".upload-"
@@ -25,8 +25,6 @@ TEMPORARY_SUFFIX: Final = ".meta"
 
 #: How old a temporary file must be, in seconds, for its writer to be certainly gone.
 ABANDONED: Final = 24 * 60 * 60
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 #: What file systems answer that know no hard links, and those that lock files only, not directories (NFS).
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -39,11 +37,7 @@ def writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull("there is no room left to store the file; ask the administrator of this index") from error
-        raise BackendUnavailable(
-            "the storage cannot be written at the moment; ask the administrator of this index"
-        ) from error
+        raise not_written(error) from error
 
 
 @contextlib.contextmanager

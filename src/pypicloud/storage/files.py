@@ -144,8 +144,9 @@ class FileStorage(IStorage):
             return None
         with contextlib.suppress(PackageNotFound), missing_is_not_found(package):
             path = self._stored_path(package)
+            modified = os.stat(path).st_mtime_ns
             companion = open(path + tree.COMPANION_ENDS[kind], "rb")  # noqa: SIM115 - the caller closes it
-            if os.fstat(companion.fileno()).st_mtime_ns == os.stat(path).st_mtime_ns:
+            if os.fstat(companion.fileno()).st_mtime_ns == modified:
                 return companion
             companion.close()
         return None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pypicloud.cache.base import ICache, newest_first
-from pypicloud.models import Package
-from pypicloud.settings import EnvironSettings, Setting
 from pypicloud.util import normalize_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pypicloud.models import Package
+    from pypicloud.settings import EnvironSettings, Setting
 
 
 class Rows:
@@ -110,8 +113,6 @@ class MemoryCache(ICache):
         return str(next(self.rows.token))
 
     def _copy(self, package: Package) -> Package:
-        copy = self.new_package(
-            package.name, package.version, package.filename, package.last_modified, package.summary
-        )
+        copy = self.new_package(package.name, package.version, package.filename, package.last_modified, package.summary)
         copy.data = dict(package.data)
         return copy

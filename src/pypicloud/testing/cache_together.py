@@ -1,0 +1,392 @@
+"""The contract of the caches, second half: storage and cache, requests and servers together."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pypicloud.cache import rebuild
+from pypicloud.cache.rebuild import Rebuilt
+from pypicloud.models import Package
+from pypicloud.testing.cache_fixtures import (
+    NOW,
+    CacheFixtures,
+    Interrupted,
+    Witness,
+    everything,
+    facts,
+    package,
+    put,
+    request_of,
+    stored,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pypicloud.cache.base import ICache
+    from pypicloud.testing.storage import MemoryStorage
+
+
+class TogetherContract(CacheFixtures):
+    """Upload, delete and rebuild keep bytes and facts together, and everybody sees the same."""
+
+    # Upload and delete
+
+    def test_upload_keeps_bytes_and_facts(self, cache: ICache) -> None:
+        """An upload works out what it is not told, and stores the bytes and then the facts."""
+        uploaded = cache.upload("Foo_Bar-1.0.tar.gz", io.BytesIO(b"bytes"), summary="Good", uploader="me")
+        assert (uploaded.name, uploaded.version, uploaded.summary) == ("foo-bar", "1.0", "Good")
+        assert uploaded.data == {
+            "size": 5,
+            "hash_sha256": hashlib.sha256(b"bytes").hexdigest(),
+            "hash_md5": hashlib.md5(b"bytes", usedforsecurity=False).hexdigest(),
+            "uploader": "me",
+        }
+        found = cache.fetch("Foo_Bar-1.0.tar.gz")
+        assert found is not None
+        assert facts(found) == facts(uploaded)
+        with cache.storage.open(found) as stream:
+            assert stream.read() == b"bytes"
+
+    def test_upload_believes_what_it_is_told(self, cache: ICache) -> None:
+        """Name, version and digests that are given are not worked out."""
+        uploaded = cache.upload(
+            "odd.zip", io.BytesIO(b"bytes"), "foo", "3", requires_python=">=3", hash_sha256="aa", hash_md5="bb"
+        )
+        assert (uploaded.name, uploaded.version) == ("foo", "3")
+        assert uploaded.data == {"size": 5, "requires_python": ">=3", "hash_sha256": "aa", "hash_md5": "bb"}
+
+    def test_upload_takes_a_stream_that_is_read_once(self, cache: ICache) -> None:
+        """A stream that cannot be rewound is stored whole."""
+
+        class Pipe(io.BytesIO):
+            def seekable(self) -> bool:
+                return False
+
+        uploaded = cache.upload("foo-1.0.tar.gz", Pipe(b"bytes"))
+        with cache.storage.open(uploaded) as stream:
+            assert (stream.read(), uploaded.data["size"]) == (b"bytes", 5)
+
+    def test_upload_without_hashes(self, start: Callable[..., Callable[..., ICache]]) -> None:
+        """With hashes switched off none are worked out."""
+        cache = start(**{"pypi.calculate_package_hashes": "false"})(request_of())
+        assert cache.upload("foo-1.0.tar.gz", io.BytesIO(b"bytes")).data == {"size": 5}
+
+    @pytest.mark.parametrize("request_", [request_of(delete=True), None], ids=["forbidden", "nobody"])
+    def test_upload_refuses_to_overwrite(self, server: Callable[..., ICache], request_: Any) -> None:
+        """Who may not overwrite gets a ValueError, and the file and its facts stay as they are."""
+        server(request_of()).upload("foo-1.0.tar.gz", io.BytesIO(b"old"), summary="old")
+        cache = server(request_)
+        before = everything(cache)
+        with pytest.raises(ValueError, match=r"foo-1\.0\.tar\.gz"):
+            cache.upload("foo-1.0.tar.gz", io.BytesIO(b"new"))
+        assert everything(cache) == before
+        with cache.storage.open(package()) as stream:
+            assert stream.read() == b"old"
+
+    def test_upload_refuses_to_replace_what_only_storage_knows(self, server: Callable[..., ICache]) -> None:
+        """A stored file that the cache has lost is not overwritten either without the right."""
+        cache = server(request_of())
+        put(cache, package())
+        with pytest.raises(ValueError, match="stored already"):
+            cache.upload("foo-1.0.tar.gz", io.BytesIO(b"new"))
+        assert cache.is_empty()
+
+    def test_upload_overwrites_with_the_right(self, cache: ICache) -> None:
+        """Who may overwrite replaces bytes and facts."""
+        cache.upload("foo-1.0.tar.gz", io.BytesIO(b"old"), summary="old")
+        cache.upload("foo-1.0.tar.gz", io.BytesIO(b"new!"))
+        found = cache.fetch("foo-1.0.tar.gz")
+        assert found is not None
+        assert (found.summary, found.data["size"]) == (None, 4)
+        with cache.storage.open(found) as stream:
+            assert stream.read() == b"new!"
+
+    def test_upload_takes_no_file_from_another_project(self, cache: ICache) -> None:
+        """A file name that belongs to one project cannot be overwritten through another."""
+        cache.upload("foo-1.0.tar.gz", io.BytesIO(b"old"))
+        with pytest.raises(ValueError, match="another project"):
+            cache.upload("foo-1.0.tar.gz", io.BytesIO(b"new"), name="bar", version="1.0")
+        assert cache.distinct() == ["foo"]
+
+    def test_delete_takes_file_and_facts(self, cache: ICache) -> None:
+        """A deleted package is in neither storage nor cache."""
+        cache.delete(cache.upload("foo-1.0.tar.gz", io.BytesIO(b"bytes")))
+        assert cache.is_empty()
+        assert stored(cache) == {}
+
+    @pytest.mark.parametrize("request_", [request_of(overwrite=True), None], ids=["forbidden", "nobody"])
+    def test_delete_needs_the_right(self, server: Callable[..., ICache], request_: Any) -> None:
+        """Who may not delete gets a ValueError, and everything stays."""
+        cache = server(request_)
+        cache.upload("foo-1.0.tar.gz", io.BytesIO(b"bytes"))
+        with pytest.raises(ValueError, match="may not be deleted"):
+            cache.delete(package())
+        assert set(everything(cache)) == set(stored(cache)) == {"foo-1.0.tar.gz"}
+
+    def test_links_come_from_storage(self, cache: ICache) -> None:
+        """The link to a package is the one its storage gives."""
+        assert cache.get_url(package(hash_sha256="ab")) == "http://host/api/package/foo/foo-1.0.tar.gz#sha256=ab"
+
+    # Rebuild
+
+    def test_rebuild_makes_the_cache_agree_with_storage(self, cache: ICache, witness: Witness) -> None:
+        """A rebuild adds, corrects and drops, leaves alone what is right, and counts all of it."""
+        put(cache, *(package(f"p{number}", summary="right") for number in range(6)))
+        right = {found.filename: found for found in cache.storage.list()}
+        cache.save_all(found for name, found in right.items() if name in {"p0-1.0.tar.gz", "p1-1.0.tar.gz"})
+        cache.save_all(
+            [
+                package("p2", summary="wrong"),
+                package("p3", last_modified=NOW - timedelta(days=900), summary="right"),
+                package("gone", last_modified=NOW),
+            ]
+        )
+        before = cache.revision("p0"), cache.revision("p2")
+        assert cache.rebuild() == Rebuilt(added=2, changed=2, removed=1, unchanged=2, unreadable=0)
+        assert everything(cache) == stored(cache)
+        assert set(witness()) == set(right)
+        assert cache.revision("p0") == before[0]
+        assert cache.revision("p2") != before[1] or "revisions" in self.limits
+        assert cache.rebuild() == Rebuilt(unchanged=6)
+
+    def test_rebuild_corrects_every_fact(self, cache: ICache) -> None:
+        """Version, project and data are corrected by a rebuild, too."""
+        put(cache, package("foo", "1.0", uploader="me"))
+        (right,) = cache.storage.list()
+        for wrong in (
+            package("bar", "1.0", filename=right.filename, **right.data),
+            package("foo", "9", filename=right.filename, **right.data),
+            package("foo", "1.0", filename=right.filename, uploader="you"),
+        ):
+            wrong.last_modified, wrong.summary = right.last_modified, right.summary
+            cache.save(wrong)
+            assert cache.rebuild() == Rebuilt(changed=1)
+            assert everything(cache) == stored(cache)
+
+    def test_rebuild_tells_how_far_it_is(self, cache: ICache) -> None:
+        """The progress of a rebuild is told as the number of files seen so far, the last time all of them."""
+        put(cache, *(package(version=f"{number}.0") for number in range(2100)))
+        told: list[int] = []
+        cache.rebuild(told.append)
+        assert told == sorted(told)
+        assert told[-1] == 2100
+        assert len(told) > 2
+        assert len(cache.all("foo")) == 2100
+
+    def test_rebuild_of_nothing(self, cache: ICache) -> None:
+        """With nothing stored a rebuild drops everything and tells that it saw none."""
+        cache.save(package())
+        told: list[int] = []
+        assert cache.rebuild(told.append) == Rebuilt(removed=1)
+        assert (cache.is_empty(), told) == (True, [0])
+
+    def test_the_cache_answers_while_it_is_rebuilt(self, cache: ICache, server: Callable[..., ICache]) -> None:
+        """Nothing that is stored is missing at any moment of a rebuild, asked for or not to clear first."""
+        put(cache, package(), package("bar"))
+        cache.rebuild()
+        seen: list[list[str]] = []
+        cache.storage = Interrupted(cache.storage, 1, lambda: seen.append(server().distinct()))
+        cache.reload_from_storage(clear=True)
+        cache.reload_from_storage(clear=False)
+        assert seen == [["bar", "foo"]] * 2
+
+    @pytest.mark.parametrize("after", [0, 1, 2])
+    def test_rebuild_keeps_what_arrives_meanwhile(
+        self, cache: ICache, server: Callable[..., ICache], after: int
+    ) -> None:
+        """A file that is uploaded during a rebuild is there after it, also with a time in the past."""
+        put(cache, package("a"), package("b"), package("c"))
+        new = package("new", last_modified=NOW - timedelta(days=5000))
+        cache.storage = Interrupted(cache.storage, after, lambda: server().store(new, io.BytesIO(b"")))
+        cache.rebuild()
+        assert cache.distinct() == ["a", "b", "c", "new"]
+
+    def test_rebuild_keeps_what_is_brought_back_meanwhile(self, cache: ICache, server: Callable[..., ICache]) -> None:
+        """A file that was lost, and is uploaded again after the listing has passed its place, is there."""
+        put(cache, package("a"))
+        cache.save(package("lost"))
+        again = package("lost", last_modified=NOW + timedelta(days=1))
+        cache.storage = Interrupted(cache.storage, 0, lambda: server().store(again, io.BytesIO(b"")))
+        assert cache.rebuild() == Rebuilt(added=1)
+        assert cache.distinct() == ["a", "lost"]
+
+    @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+    def test_rebuild_undoes_no_overwrite(self, cache: ICache, server: Callable[..., ICache], known: bool) -> None:
+        """A file that is overwritten during a rebuild keeps its new facts, though it was listed with the old ones."""
+        put(cache, package("a"), package("b"))
+        if known:
+            cache.save(package("a", uploader="wrong"))
+        new = package("a", uploader="new")
+        cache.storage = Interrupted(cache.storage, 1, lambda: server().store(new, io.BytesIO(b""), replace=True))
+        cache.rebuild()
+        assert [found.data.get("uploader") for found in cache.all("a")] == ["new"]
+
+    def test_rebuild_undoes_no_delete(self, cache: ICache, server: Callable[..., ICache]) -> None:
+        """A file that is deleted during a rebuild stays away, though it was listed."""
+        put(cache, package("a"), package("b"))
+        cache.save_all([package("a", uploader="wrong"), package("b", uploader="wrong")])
+
+        def delete() -> None:
+            for name in ("a", "b"):
+                server(request_of(delete=True)).delete(package(name))
+
+        cache.storage = Interrupted(cache.storage, 1, delete)
+        cache.rebuild()
+        assert cache.is_empty()
+
+    def test_a_listing_that_breaks_off_drops_nothing(self, cache: ICache) -> None:
+        """When storage fails half-way its error comes through, and what the cache had it still has."""
+        put(cache, package("a"), package("b"))
+        cache.save_all([package("a"), package("z")])
+
+        def fail() -> None:
+            raise OSError("the disk is gone")
+
+        storage, cache.storage = cache.storage, Interrupted(cache.storage, 1, fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            cache.rebuild()
+        assert {"a-1.0.tar.gz", "z-1.0.tar.gz"} <= set(everything(cache))
+        cache.storage = storage
+        cache.rebuild()
+        assert everything(cache) == stored(cache)
+
+    def test_rebuild_counts_what_cannot_be_read(self, cache: ICache, caplog: pytest.LogCaptureFixture) -> None:
+        """What storage cannot read, or no database could write, is left out, counted and logged."""
+        put(cache, package("a"))
+        cache.storage.unreadable("before", "is not counted again")
+        storage = cache.storage
+        event = partial(storage.unreadable, "a/b/c", "is no package")
+        cache.storage = Interrupted(storage, 0, event, [Package("x", "1", "x-\udcff.zip")])
+        with caplog.at_level(logging.WARNING):
+            assert cache.rebuild() == Rebuilt(added=1, unreadable=2)
+        assert "a/b/c" in caplog.text
+        assert "x-" in caplog.text
+
+    @pytest.mark.parametrize("batch", [1, 2])
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_of_two_files_with_one_name_the_later_counts(
+        self, cache: ICache, monkeypatch: pytest.MonkeyPatch, turned: bool, batch: int
+    ) -> None:
+        """A file name that is stored for two projects is listed for the later one, in whatever order they come."""
+        monkeypatch.setattr(rebuild, "BATCH", batch)
+        twins = [
+            package("foo", last_modified=NOW, summary="later"),
+            package("bar", filename="foo-1.0.tar.gz", last_modified=NOW - timedelta(days=1)),
+        ]
+        cache.storage = Interrupted(cache.storage, 9, lambda: None, reversed(twins) if turned else twins)
+        for _ in range(3):
+            cache.rebuild()
+            assert everything(cache) == {"foo-1.0.tar.gz": facts(twins[0])}
+
+    def test_two_rebuilds_at_once(self, server: Callable[..., ICache]) -> None:
+        """Rebuilds that run at the same time do not harm each other."""
+        put(server(), *(package(f"p{number}") for number in range(40)))
+        server().save_all([package("gone"), package("p1", summary="wrong")])
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda _: server().rebuild(), range(3)))
+        assert everything(server()) == stored(server())
+
+    def test_an_empty_cache_is_filled_at_the_start(self, cache: ICache) -> None:
+        """The first start takes in everything that is stored."""
+        put(cache, package(), package("bar", summary="Good", uploader="me"))
+        cache.reload_if_needed()
+        assert everything(cache) == stored(cache)
+
+    def test_a_filled_cache_does_not_look_at_storage(self, cache: ICache) -> None:
+        """A start with anything in the cache does not touch storage."""
+        put(cache, package())
+        cache.save(package("bar"))
+        cache.reload_if_needed()
+        assert cache.distinct() == ["bar"]
+
+    # Several requests, several servers
+
+    def test_requests_share_one_cache(self, server: Callable[..., ICache]) -> None:
+        """What one request saves, the next one sees."""
+        server(request_of()).save(package())
+        assert server().fetch("foo-1.0.tar.gz") == package()
+
+    def test_servers_share_one_cache(self, start: Callable[..., Callable[..., ICache]]) -> None:
+        """What one server saves, another sees at once, under a new revision, or never where each has its own."""
+        one, other = start()(), start()()
+        before = other.revision("foo")
+        one.save(package(summary="first"))
+        one.save(package(summary="second"))
+        seen = [found.summary for found in other.all("foo")]
+        if "servers" in self.limits:
+            assert seen == []
+        else:
+            assert seen == ["second"]
+            assert other.fetch("foo-1.0.tar.gz") == package()
+            assert other.revision("foo") == one.revision("foo")
+            assert other.revision("foo") != before or "revisions" in self.limits
+
+    def test_servers_start_at_once(
+        self, start: Callable[..., Callable[..., ICache]], storage: Callable[[Any], MemoryStorage]
+    ) -> None:
+        """Servers that start at the same moment with an empty cache all come up, and know every stored file."""
+        files = [package(f"p{number}") for number in range(30)]
+        for one in files:
+            storage(None).upload(one, io.BytesIO(b""))
+        together = threading.Barrier(4)
+
+        def come_up(_: int) -> ICache:
+            together.wait()
+            cache = start()()
+            cache.reload_if_needed()
+            return cache
+
+        with ThreadPoolExecutor(4) as pool:
+            caches = list(pool.map(come_up, range(4)))
+        for cache in caches:
+            assert everything(cache) == stored(cache)
+            assert len(cache.distinct()) == len(files)
+
+    def test_many_threads_write_and_read(self, server: Callable[..., ICache]) -> None:
+        """Threads that save and read at the same time lose nothing and get no errors."""
+
+        def work(thread: int) -> None:
+            for number in range(12):
+                cache = server()
+                cache.save(package(f"p{number}", f"{thread}.0"))
+                found = cache.fetch(f"p{number}-{thread}.0.tar.gz")
+                assert found is not None
+                assert found in cache.all(f"p{number}")
+                cache.revision(f"p{number}")
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(work, range(6)))
+        assert len(everything(server())) == 72
+
+    def test_a_lock_keeps_others_out(self, server: Callable[..., ICache]) -> None:
+        """Whoever holds the lock of a key is alone with it; another key is another lock."""
+        inside, most, order = 0, 0, threading.Lock()
+
+        def work(_: int) -> None:
+            nonlocal inside, most
+            with server().lock("foo-1.0.tar.gz"):
+                with order:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.001)
+                with server().lock("other"), order:
+                    inside -= 1
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(24)))
+        assert (inside, most) == (0, 1)
+
+    def test_health(self, cache: ICache) -> None:
+        """A cache that answers is healthy."""
+        assert cache.check_health()[0] is True
