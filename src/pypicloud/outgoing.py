@@ -88,19 +88,20 @@ class Client:
         import urllib3  # noqa: PLC0415 - see above
 
         self._refuse_in_pause()
+        quiet_until = 0.0
         try:
-            found = self._get(url, headers)
+            return self._get(url, headers)
         except urllib3.exceptions.EmptyPoolError as error:
+            quiet_until = self._quiet_until
             raise BackendUnavailable("too many requests of the upstream index are under way") from error
         except (urllib3.exceptions.DecodeError, ValueError) as error:
             raise BackendUnavailable("the upstream index sent an answer that cannot be read") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            with self._lock:
-                self._quiet_until = time.monotonic() + self.limits.pause
+            quiet_until = time.monotonic() + self.limits.pause
             raise BackendUnavailable(f"the upstream index does not answer: {type(error).__name__}") from error
-        with self._lock:
-            self._quiet_until = 0.0
-        return found
+        finally:
+            with self._lock:
+                self._quiet_until = quiet_until
 
     def _refuse_in_pause(self) -> None:
         with self._lock:

@@ -127,6 +127,10 @@ def test_300_megabytes(tools: Tools, server: Server, project: str, tmp_path: Pat
     tools.pip("download", server.url_for("alice"), "--no-deps", "--dest", out, project, cache=False)
     with wheel.open("rb") as sent, (out / wheel.name).open("rb") as received:
         assert hashlib.file_digest(sent, "sha256").digest() == hashlib.file_digest(received, "sha256").digest()
+    # Three times 300 MB are not left lying about.
+    wheel.unlink()
+    (out / wheel.name).unlink()
+    assert server.ask(f"/api/package/{project}/{wheel.name}", "DELETE").status == 200
 
 
 def write_big_wheel(path: Path, name: str, megabytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def test_a_name_with_permissions_never_leaves_the_house(mode: Mode, is_stored: b
 def test_a_disallowed_name_is_answered_without_an_upstream(mode: Mode) -> None:
     """``pypi.disallow_fallback`` gives the column ``none``, for every caller."""
     for facts in itertools.product((False, True), repeat=4):
-        situation = Situation(*facts, is_disallowed=True)
-        assert decide(mode, situation) is decide(Mode.NONE, Situation(*facts))
+        situation = Situation(*facts)
+        assert decide(mode, replace(situation, is_disallowed=True)) is decide(Mode.NONE, situation)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import gzip
 import io
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -312,9 +313,19 @@ def test_nothing_may_stand_around_a_zip_file(read: Read) -> None:
     """Data before the first member, after the end, in a comment, or in front of the directory is refused."""
     data = zipped(PLAIN)
     commented = data[:-2] + b"\x03\x00abc"
+    cut_comment = data[:-2] + b"\x03\x00"
     directory = struct.unpack_from("<L", data, len(data) - 6)[0]
     moved = data[:directory] + b"hidden" + data[directory:-6] + struct.pack("<LH", directory + 6, 0)
-    for odd in (b"#!/bin/sh\n" + data, shifted(data, 512), data + b"\n", data + data, commented, moved, data[:-1]):
+    for odd in (
+        b"#!/bin/sh\n" + data,
+        shifted(data, 512),
+        data + b"\n",
+        data + data,
+        commented,
+        cut_comment,
+        moved,
+        data[:-1],
+    ):
         with pytest.raises(InvalidDistribution):
             read(odd, WHEEL)
 
@@ -342,9 +353,50 @@ def test_ends_that_disagree_are_refused(read: Read) -> None:
     data = zip64(zipped(PLAIN))
     wrong_count = data[:-12] + struct.pack("<H", 3) + data[-10:]
     wrong_place = data[:-34] + struct.pack("<Q", 7) + data[-26:]
-    for odd in (wrong_count, wrong_place):
+    wrong_length = data.replace(b"PK\6\6" + b"\x2c", b"PK\6\6" + b"\x2d")
+    for odd in (wrong_count, wrong_place, wrong_length):
         with pytest.raises(InvalidDistribution, match="two ends"):
             read(odd, WHEEL)
+
+
+def patched(data: bytes, place: bytes, offset: int, value: bytes) -> bytes:
+    """The bytes with some replaced, counted from the first place where others stand."""
+    start = data.index(place) + offset
+    return data[:start] + value + data[start + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("place", "offset", "value"),
+    [
+        (b"PK\5\6", 4, b"\1\0"),
+        (b"PK\5\6", 6, b"\1\0"),
+        (b"PK\5\6", 8, b"\3\0"),
+        (b"PK\5\6", 8, b"\3\0\3\0"),
+        (b"PK\5\6", 8, b"\5\0\5\0"),
+        (b"PK\1\2", 0, b"PK\1\3"),
+        (b"PK\1\2", 28, b"\xff\xff"),
+        (b"PK\1\2", 34, b"\1\0"),
+    ],
+)
+def test_a_directory_must_be_whole_and_in_one_file(read: Read, place: bytes, offset: int, value: bytes) -> None:
+    """Archives over several disks, and directories with fewer or more entries than they say, are refused."""
+    with pytest.raises(InvalidDistribution, match="directory"):
+        read(patched(zipped(PLAIN), place, offset, value), WHEEL)
+
+
+def test_sizes_must_be_somewhere(read: Read) -> None:
+    """A member that refers to wide sizes without having any is refused."""
+    with pytest.raises(InvalidDistribution, match="without a size"):
+        read(patched(zipped(PLAIN), b"PK\1\2", 20, b"\xff" * 8), WHEEL)
+
+
+def test_a_stored_member_has_one_size(read: Read) -> None:
+    """A member that is stored as it is cannot unpack to another size."""
+    data = zipped(PLAIN, zipfile.ZIP_STORED)
+    for place, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+        data = patched(data, place, offset, b"\1\0\0\0")
+    with pytest.raises(InvalidDistribution, match="two sizes"):
+        read(data, WHEEL)
 
 
 def with_extra(extra: bytes) -> bytes:
@@ -394,8 +446,7 @@ def test_a_wheel_that_is_also_a_tar_is_refused(read: Read) -> None:
             archive.writestr(name.replace("acme.py", "more.py"), data)
     assert read(buffer.getvalue(), WHEEL) is not None
     both = bytearray(buffer.getvalue())
-    both[148:156] = b" " * 8
-    both[148:156] = b"%06o\0 " % sum(both[:512])
+    both[:512] = summed(bytes(both[:512]))
     with pytest.raises(InvalidDistribution, match="at once"):
         read(bytes(both), WHEEL)
 
@@ -413,13 +464,17 @@ def test_a_damaged_member_is_refused(read: Read) -> None:
 
 
 def test_a_member_that_unpacks_to_more_than_it_says_is_refused(read: Read) -> None:
-    """A size that is too small does not get the rest unpacked."""
+    """A size that is too small is found out, and the rest is not unpacked on the way."""
     name = f"{INFO}/METADATA"
-    data = bytearray(zipped({name: PLAIN[name] + b"\n" * 5_000_000, **PLAIN}))
-    for offset in (22, data.index(b"PK\1\2") + 24):
-        struct.pack_into("<L", data, offset, 100)
+    data = zipped({name: PLAIN[name] + b"\n" * 20_000_000, **PLAIN})
+    for place, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+        data = patched(data, place, offset, struct.pack("<L", 100))
+    tracemalloc.start()
     with pytest.raises(InvalidDistribution, match="damaged"):
-        read(bytes(data), WHEEL)
+        read(data, WHEEL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize(
@@ -481,6 +536,23 @@ def sparse_by_header() -> bytes:
     return tarred(PKG_INFO, entry)
 
 
+def endlessly_sparse() -> bytes:
+    """A sparse member whose map goes on in the next block, which is not there."""
+    block = special("acme-1.0/sparse", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT)
+    return tarred(PKG_INFO)[:1024] + summed(block[:482] + b"\1" + block[483:512])
+
+
+def negative_prefix() -> bytes:
+    """A long name of a negative number of bytes."""
+    block = special("acme-1.0/long", tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT)
+    return tarred(PKG_INFO)[:1024] + summed(block[:124] + b"\xff" * 12 + block[136:512])
+
+
+def summed(block: bytes) -> bytes:
+    """A tar header with its checksum put right."""
+    return block[:148] + b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:])) + block[156:]
+
+
 def negative_size() -> bytes:
     entry = tarfile.TarInfo("acme-1.0/back")
     entry.pax_headers = {"size": "-1024"}
@@ -524,7 +596,9 @@ def nested_prefixes() -> bytes:
         (tarred(PKG_INFO) + bytes(2 << 20), "data after its end"),
         (sparse(), "sparse"),
         (sparse_by_header(), "sparse"),
+        (endlessly_sparse(), "sparse"),
         (negative_size(), "impossible size"),
+        (negative_prefix(), "impossible size"),
         (huge_prefix(), "impossible size"),
         (nested_prefixes(), "damaged"),
         (endless_prefix(), "after its end"),
@@ -554,9 +628,9 @@ def test_a_missing_file_is_no_fault_of_the_archive(tmp_path: Path) -> None:
 
 def test_a_tar_that_is_also_a_zip_is_refused(read: Read) -> None:
     """A tar archive in which a zip reader would find a zip file is refused."""
-    entry = ("acme-1.0/inner", zipped(PLAIN))
-    with pytest.raises(InvalidDistribution, match="at once"):
-        read(tarred(PKG_INFO, entry), "acme-1.0.tar")
+    for inner in (zipped(PLAIN), zipped({})):
+        with pytest.raises(InvalidDistribution, match="at once"):
+            read(tarred(PKG_INFO, ("acme-1.0/inner", inner)), "acme-1.0.tar")
     # The signature alone, as chance may have it in any archive, does no harm.
     assert read(tarred(PKG_INFO, ("acme-1.0/inner", b"PK\5\6" + bytes(range(1, 40)))), "acme-1.0.tar") is not None
 
@@ -633,6 +707,8 @@ def test_a_stored_wheel_without_metadata_is_told() -> None:
         wheel_metadata(io.BytesIO(zipped(members)))
     with pytest.raises(InvalidDistribution, match="larger"):
         wheel_metadata(io.BytesIO(zipped(PLAIN)), Limits(small=10))
+    with pytest.raises(InvalidDistribution, match="more than 2 members"):
+        wheel_metadata(io.BytesIO(zipped(PLAIN)), Limits(members=2))
 
 
 # Core metadata
@@ -770,8 +846,7 @@ def test_damaged_tar_headers_are_answered_or_refused(read: Read, changes: list[t
     for block in range(0, len(data) - 511, 512):
         header = data[block : block + 512]
         if header.count(0) < 512:
-            header[148:156] = b" " * 8
-            data[block + 148 : block + 156] = b"%06o\0 " % sum(header)
+            data[block : block + 512] = summed(bytes(header))
     answers(read, gzip.compress(bytes(data)), SDIST)
 
 
