@@ -97,7 +97,7 @@ class Front:
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answer one request."""
-        if scope.method == "GET" and scope.path.startswith(_PAGE):
+        if scope.method == "GET" and scope.path.startswith(_PAGE) and scope.path.endswith("/"):
             kept = self._kept(scope)
             if kept is not None:
                 _send_page(protocol, kept, scope.headers.get("if-none-match"))

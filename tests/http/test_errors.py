@@ -100,7 +100,7 @@ def test_html_errors_are_locked_down(index: Index) -> None:
     """What a client sent is escaped, and the page may load and run nothing."""
     answer = send(index, "GET", "/pypi/<script>alert(1)</script>/json", headers={"Accept": BROWSER})
     assert "<script>" not in answer.text
-    assert "script-src" in answer.headers["Content-Security-Policy"] or "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none';")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -116,7 +116,7 @@ def breaks(error: Exception) -> Callable[..., Any]:
     return broken
 
 
-@pytest.mark.parametrize("accept", [BROWSER, TWINE, UV])
+@pytest.mark.parametrize("accept", [BROWSER, TWINE, PIP])
 @pytest.mark.parametrize("path", ["/simple/", "/api/package/", "/admin/rebuild"])
 def test_nothing_internal_leaks(
     index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str, accept: str
@@ -126,7 +126,7 @@ def test_nothing_internal_leaks(
         monkeypatch.setattr(SQLCache, method, breaks(RuntimeError("SELECT secret FROM /etc/passwd")))
     with caplog.at_level(logging.ERROR):
         answer = send(index, "GET", path, user="root", headers={"Accept": accept})
-    assert answer.status_int == 500 if path != "/simple/" or accept != UV else True
+    assert answer.status_int == 500
     for word in ("SELECT", "secret", "passwd", "RuntimeError", "Traceback", str(index.directory)):
         assert word not in answer.text + answer.status
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -262,50 +262,80 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.
         ]
         assert send(index, "GET", f"/api/package/acme/{WHEEL}").body == content
         assert send(index, "GET", "/health").status_int == 200
-    sentence = "the file cannot be stored at the moment; ask the administrator of this index"
+    sentence = "the storage cannot be written at the moment; ask the administrator of this index"
     assert {refusal(answer) for answer in answers} == {(503, "backend-unavailable", sentence)}
     assert (stored(index), listed(index)) == (before, [WHEEL])
     index.upload_wheel("acme", "2.0")
 
 
 #: The calls by which a file gets into the storage; each may be the one that fails.
-CALLS = ("open", "write", "fsync", "link", "replace", "utime", "makedirs")
+CALLS = ("open", "write", "link", "replace", "utime", "makedirs")
+
+
+class FailingCall:
+    """A function of ``os`` that fails when it is called for the n-th time in the storage directory."""
+
+    def __init__(self, name: str, count: int, number: int, folder: str) -> None:
+        self.name = name
+        self.left = count
+        self.number = number
+        self.folder = folder
+        self.real: Callable[..., Any] = getattr(os, name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self.name != "open" or (str(args[0]).startswith(self.folder) and args[1] & os.O_CREAT):
+            self.left -= 1
+            if self.left == 0:
+                raise OSError(self.number, os.strerror(self.number), self.folder)
+        return self.real(*args, **options)
+
+
+def fail_in_turn(
+    index: Index, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> Iterator[tuple[int, str, str]]:
+    """The refusals of one upload while the first, the second, the third... of these calls fails, until none does."""
+    packages = str(index.directory / "packages")
+    for count in range(1, 15):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, FailingCall(call, count, number, packages))
+            answer = post(index, upload_form(build_wheel(), WHEEL))
+        if answer.status_int == 200:
+            return
+        assert packages not in answer.text
+        yield refusal(answer)
+    pytest.fail(f"the upload never got beyond {call}")
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     ("number", "status", "key"),
-    [(errno.ENOSPC, 507, "storage-full"), (errno.EDQUOT, 507, "storage-full"), (errno.EROFS, 503, "backend-unavailable"), (errno.EIO, 503, "backend-unavailable")],
+    [
+        (errno.ENOSPC, 507, "storage-full"),
+        (errno.EROFS, 503, "backend-unavailable"),
+        (errno.EIO, 503, "backend-unavailable"),
+    ],
 )
 def test_whichever_call_fails_nothing_is_left(
     index: Index, monkeypatch: pytest.MonkeyPatch, call: str, number: int, status: int, key: str
 ) -> None:
-    """The first, second, third... of these calls fails: 507 or 503, no file, no row, and the next upload works."""
-    packages = str(index.directory / "packages")
-    real = getattr(os, call)
-    left = 0
-
-    def failing(*args: Any, **options: Any) -> Any:
-        nonlocal left
-        writes = call != "open" or (str(args[0]).startswith(packages) and args[1] & os.O_CREAT)
-        if writes:
-            left -= 1
-        if writes and left == 0:
-            raise OSError(number, os.strerror(number), packages)
-        return real(*args, **options)
-
-    body = upload_form(build_wheel(), WHEEL)
+    """507 or 503, no file, no row; and the upload works as soon as nothing fails any more."""
     failures = 0
-    for count in range(1, 12):
-        left = count
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, failing)
-            answer = post(index, body)
-        if answer.status_int == 200:
-            break
-        assert refusal(answer)[:2] == (status, key)
-        assert packages not in answer.text
-        assert (stored(index), listed(index)) == ({}, []), f"{call} {count}"
+    for refused in fail_in_turn(index, monkeypatch, call, number):
+        assert refused[:2] == (status, key)
+        assert (stored(index), listed(index)) == ({}, [])
         failures += 1
-    assert failures
+    assert failures > 0
     assert listed(index) == [WHEEL]
+
+
+def test_a_disk_that_does_not_flush(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 and nothing listed; a file that was in its place by then is whole, and the same bytes adopt it."""
+    failures = 0
+    for refused in fail_in_turn(index, monkeypatch, "fsync", errno.EIO):
+        assert refused[:2] == (503, "backend-unavailable")
+        assert listed(index) == []
+        assert all(Path(path).name.startswith(WHEEL) for path in stored(index))
+        failures += 1
+    assert failures > 0
+    assert listed(index) == [WHEEL]
+    assert send(index, "GET", f"/api/package/acme/{WHEEL}").body == build_wheel()

@@ -182,12 +182,15 @@ def forget_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def fake_upstream(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
     """An empty upstream on a free port, until the end of the block."""
-    handler = type("Handler", (_Handler,), {})
-    with http.server.ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
+
+    class Handler(_Handler):
+        """The requests of this upstream."""
+
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         upstream = FakeUpstream(server.server_port, "http" if tls is None else "https")
-        handler.upstream = upstream
+        Handler.upstream = upstream
         # A client that keeps its connection open does not keep the test from ending.
         server.daemon_threads = True
         server.block_on_close = False

@@ -217,7 +217,7 @@ def test_no_proxy_is_honoured(upstream: FakeUpstream, monkeypatch: pytest.Monkey
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for the loopback address that nobody trusts, with its key in the same file."""
     path = tmp_path_factory.mktemp("certificate") / "server.pem"
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", path]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(path)]
     name = ["-subj", "/CN=A server", "-addext", f"subjectAltName=IP:{LOOPBACK}"]
     made = subprocess.run(["openssl", "req", "-x509", *key, *name], check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + made.stdout)

@@ -1,0 +1,223 @@
+"""The front of ``pypicloud serve``: the short way gives exactly what the long way gives, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paste.deploy.config import PrefixMiddleware
+
+from pypicloud.errors import SettingError
+from pypicloud.front import Front
+from support.builds import build_wheel, wheel_name
+from support.world import Index, basic
+
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+class Scope:
+    """A request as granian gives it."""
+
+    def __init__(self, method: str, target: str, headers: dict[str, str]) -> None:
+        self.proto = "http"
+        self.http_version = "1.1"
+        self.server = "127.0.0.1:8080"
+        self.client = "127.0.0.1:50000"
+        self.scheme = "http"
+        self.method = method
+        self.path, _, self.query_string = target.partition("?")
+        self.authority = None
+        self.headers = {name.lower(): value for name, value in headers.items()}
+
+
+class Protocol:
+    """The other end of a request: hands the body over in pieces, and keeps the answer."""
+
+    def __init__(self, body: bytes = b"", piece: int = 1000) -> None:
+        self.body = body
+        self.piece = piece
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.sent = b""
+        self.way = ""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.body), self.piece):
+            yield self.body[start : start + self.piece]
+
+    def _keep(self, way: str, status: int, headers: list[tuple[str, str]], sent: bytes = b"") -> None:
+        self.way, self.status, self.headers, self.sent = way, status, dict(headers), sent
+
+    def response_empty(self, status: int, headers: list[tuple[str, str]]) -> None:
+        self._keep("empty", status, headers)
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._keep("bytes", status, headers, body)
+
+    def response_file_range(self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int) -> None:
+        self._keep("file", status, headers, Path(file).read_bytes()[start:end])
+
+    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Protocol:
+        self._keep("stream", status, headers)
+        return self
+
+    async def send_bytes(self, piece: bytes) -> None:
+        self.sent += piece
+
+
+def ask(
+    front: Front,
+    target: str,
+    user: str | None = "alice",
+    method: str = "GET",
+    body: bytes = b"",
+    **headers: str,
+) -> Protocol:
+    """Ask the front as granian does; header names are spelled with ``_``."""
+    spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+    protocol = Protocol(body)
+    scope: Any = Scope(method, target, spelled if user is None else {**basic(user), **spelled})
+    asyncio.run(front.__rsgi__(scope, protocol))  # type: ignore[arg-type]
+    return protocol
+
+
+@pytest.fixture
+def front(index: Index) -> Front:
+    """A front with one project of one file."""
+    index.upload_wheel("acme", "1.0")
+    return Front(index.wsgi, 2)
+
+
+@pytest.fixture
+def count(front: Front, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many requests took the long way so far."""
+    calls = []
+    call = front._call
+    monkeypatch.setattr(front, "_call", lambda environ: (calls.append(environ), call(environ))[1])
+    return lambda: len(calls)
+
+
+@pytest.mark.parametrize("target", ["/simple/acme/", "/simple/"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "gzip, zstd"])
+def test_the_second_answer_comes_from_memory_and_is_the_same(
+    front: Front, count: Callable[[], int], target: str, encoding: str
+) -> None:
+    """A page that was made is answered without the pool: same status, headers and bytes."""
+    first = ask(front, target, Accept=JSON, Accept_Encoding=encoding)
+    second = ask(front, target, Accept=JSON, Accept_Encoding=encoding)
+    assert count() == 1
+    assert second.status == first.status == 200
+    assert second.sent == first.sent
+    first.headers.pop("content-length", None)
+    assert second.headers == first.headers
+    third = ask(front, target, Accept=JSON, Accept_Encoding=encoding, If_None_Match=second.headers["etag"])
+    assert (third.status, third.sent, count()) == (304, b"", 1)
+    other = ask(front, target, Accept=JSON, Accept_Encoding=encoding, If_None_Match='"other"')
+    assert (other.status, other.sent) == (200, first.sent)
+
+
+def test_the_memory_does_not_answer_for_who_may_not_read(front: Front, index: Index) -> None:
+    """A page that is in memory is 401 for the anonymous, 404 for who may not read it."""
+    index.upload_wheel("secret-plan", "1.0")
+    for _ in range(2):
+        assert ask(front, "/simple/secret-plan/").status == 200
+        assert ask(front, "/simple/secret-plan/", user="bob").status == 404
+        assert ask(front, "/simple/secret-plan/", user=None).status == 401
+        assert ask(front, "/simple/acme/", user="dave").status == 200
+        wrong = {"Authorization": basic("alice", "wrong")["Authorization"]}
+        assert ask(front, "/simple/secret-plan/", user=None, **wrong).status == 401
+
+
+def test_a_list_in_memory_is_for_the_same_rights_only(front: Front, index: Index) -> None:
+    """Two callers with different rights never share a list."""
+    index.upload_wheel("secret-plan", "1.0")
+    for _ in range(2):
+        assert b"secret-plan" in ask(front, "/simple/", Accept=JSON).sent
+        assert b"secret-plan" not in ask(front, "/simple/", user="bob", Accept=JSON).sent
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/simple/acme", {}),
+        ("/simple/acmes", {}),
+        ("/simple/ACME/", {}),
+        ("/simple/acme/?format=text/html", {}),
+        ("/simple/acme/x/", {}),
+        ("/simple/acme/", {"Accept": "image/png"}),
+        ("/simple//", {}),
+    ],
+)
+def test_everything_else_takes_the_long_way(
+    front: Front, index: Index, count: Callable[[], int], target: str, headers: dict[str, str]
+) -> None:
+    """What is not exactly a page in memory is answered by the application, as it answers elsewhere."""
+    ask(front, "/simple/acme/")
+    answer = ask(front, target, **headers)
+    assert count() == 2
+    assert answer.status == index.get(target, **headers).status_int
+
+
+def test_a_change_is_never_hidden_by_the_memory(front: Front, index: Index) -> None:
+    """An upload through another server is on the next page."""
+    for version in ("1.1", "1.2"):
+        before = ask(front, "/simple/acme/", Accept=JSON).sent
+        Index(index.directory).upload_wheel("acme", version)
+        after = ask(front, "/simple/acme/", Accept=JSON).sent
+        assert f"acme-{version}-".encode() not in before
+        assert f"acme-{version}-".encode() in after
+
+
+def form(filename: str, content: bytes) -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="content"; filename="{filename}"\r\n\r\n'
+    return head.encode() + content + b"\r\n--b--\r\n"
+
+
+def test_an_upload_is_spooled_and_stored(front: Front, index: Index) -> None:
+    """A form comes in pieces, is stored whole, and leaves nothing behind."""
+    content = build_wheel("acme", "2.0", members={"big.bin": bytes(3 << 20)}, compression=0)
+    body = form(wheel_name("acme", "2.0"), content)
+    answer = ask(front, "/simple/", method="POST", body=body, Content_Type="multipart/form-data; boundary=b")
+    assert answer.status == 200
+    path = f"/api/package/acme/{wheel_name('acme', '2.0')}"
+    whole = ask(front, path)
+    assert (whole.way, whole.sent) == ("file", content)
+    part = ask(front, path, Range="bytes=10-19")
+    assert (part.status, part.way, part.sent) == (206, "file", content[10:20])
+    assert ask(front, path, method="HEAD").way == "empty"
+    assert not list((index.directory / "packages").glob(".upload-*"))
+
+
+def test_a_form_that_nobody_asked_for_is_removed(front: Front, index: Index) -> None:
+    """A form that is sent where none is read leaves nothing behind."""
+    body = form("a.bin", bytes(1 << 20))
+    answer = ask(front, "/nothing/here", method="POST", body=body, Content_Type="multipart/form-data; boundary=b")
+    assert answer.status == 404
+    assert not list((index.directory / "packages").glob(".upload-*"))
+
+
+def test_bodies_that_are_no_forms_are_held_up_to_a_limit(front: Front) -> None:
+    """A large body of another kind is read and dropped, and refused."""
+    answer = ask(front, "/pypi", method="POST", body=bytes(1 << 20), Content_Type="text/xml")
+    assert answer.status == 413
+
+
+def test_behind_a_filter_all_goes_the_long_way(index: Index) -> None:
+    """A filter of the ini file may change anything, so nothing is answered before it; uploads still work."""
+    index.upload_wheel("acme", "1.0")
+    front = Front(PrefixMiddleware(index.wsgi, {}, prefix="/mount", scheme="https"), 2)
+    for _ in range(2):
+        assert ask(front, "/mount/simple/acme/").status == 200
+    body = form(wheel_name("acme", "2.0"), build_wheel("acme", "2.0"))
+    answer = ask(front, "/mount/simple/", method="POST", body=body, Content_Type="multipart/form-data; boundary=b")
+    assert answer.status == 200
+    assert b'"url":"https://127.0.0.1:8080/mount/api/package/acme/' in answer.sent
+
+
+def test_an_application_that_cannot_be_found_stops_the_start() -> None:
+    """A wrapper that hides the application is named."""
+    with pytest.raises(SettingError, match="filter-with"):
+        Front(lambda environ, start: [b""], 2)  # type: ignore[arg-type, return-value]
