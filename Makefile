@@ -117,9 +117,10 @@ endef
 clients: .venv/pyvenv.cfg
 	@$(MAKE) --silent --no-print-directory --jobs=4 $(CLIENTS:%=.make/clients/%.stamp)
 
-# The tests and benchmarks run nginx as a reverse proxy, and wrk to make load.
+# The tests make certificates with openssl; the benchmarks run nginx beside the server, and wrk to make load.
 debian:
 	@missing=; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
 	command -v wrk >/dev/null || missing="$$missing wrk"; \
 	[ -z "$$missing" ] || { $(call apt,$$missing); }

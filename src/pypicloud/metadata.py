@@ -66,7 +66,7 @@ def read_distribution(path: str, filename: str, limits: Limits = _DEFAULT_LIMITS
         if error.errno is not None:
             raise
         raise InvalidDistribution("The archive is damaged.") from error
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InvalidDistribution("The archive is damaged.") from error
     return None if data is None else parse_metadata(data)
 

@@ -16,8 +16,7 @@ from support.world import Index, sha256
 WHEEL = wheel_name("acme", "1.0")
 
 
-@pytest.fixture
-def house(index: Index) -> Index:
+def furnish(index: Index) -> Index:
     """Two projects that all users read, and one that only alice does."""
     index.upload_wheel("acme", "1.0", summary="Roads")
     index.upload_wheel("acme", "1.10")
@@ -27,22 +26,34 @@ def house(index: Index) -> Index:
     return index
 
 
+@pytest.fixture
+def house(index: Index) -> Index:
+    """Such an index, for one test."""
+    return furnish(index)
+
+
+@pytest.fixture(scope="module")
+def museum(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Such an index, which no test changes for long."""
+    return furnish(Index(tmp_path_factory.mktemp("museum")))
+
+
 # Lists
 
 
-def test_the_list_of_projects(house: Index) -> None:
+def test_the_list_of_projects(museum: Index) -> None:
     """Sorted names, and only those that the caller may read."""
     answers = {"alice": ["acme", "open-door", "secret-plan"], "bob": ["acme", "open-door"], None: ["open-door"]}
     for user, names in answers.items():
-        answer = send(house, "GET", "/api/package/", user=user)
+        answer = send(museum, "GET", "/api/package/", user=user)
         assert (answer.status_int, answer.json) == (200, {"packages": names})
         assert answer.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.parametrize("query", ["verbose=true", "verbose=1", "verbose=yes", "verbose=x"])
-def test_the_verbose_list(house: Index, query: str) -> None:
+def test_the_verbose_list(museum: Index, query: str) -> None:
     """Name, summary and time in seconds of the latest file; summary may be null."""
-    rows = send(house, "GET", "/api/package/", query=query).json["packages"]
+    rows = send(museum, "GET", "/api/package/", query=query).json["packages"]
     assert [row["name"] for row in rows] == ["acme", "open-door", "secret-plan"]
     assert all(set(row) == {"name", "summary", "last_modified"} for row in rows)
     assert all(abs(row["last_modified"] - time.time()) < 100 for row in rows)
@@ -50,21 +61,21 @@ def test_the_verbose_list(house: Index, query: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["verbose=false", "verbose=False", "verbose=0", "verbose=no", "verbose=off", "verbose", ""])
-def test_verbose_can_be_false(house: Index, query: str) -> None:
+def test_verbose_can_be_false(museum: Index, query: str) -> None:
     """The words for no mean no in a form, too (compat.md 5.1)."""
-    assert send(house, "GET", "/api/package/", query=query).json["packages"][0] == "acme"
+    assert send(museum, "GET", "/api/package/", query=query).json["packages"][0] == "acme"
 
 
 @pytest.mark.parametrize(("body", "verbose"), [(b'{"verbose": true}', True), (b'{"verbose": false}', False), (b"", False)])
-def test_arguments_as_json(house: Index, body: bytes, *, verbose: bool) -> None:
+def test_arguments_as_json(museum: Index, body: bytes, *, verbose: bool) -> None:
     """The keys of a JSON body count; programs that name the type without a body send none."""
-    answer = send(house, "GET", "/api/package/", body, headers={"Content-Type": "application/json; charset=utf-8"})
+    answer = send(museum, "GET", "/api/package/", body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert isinstance(answer.json["packages"][0], dict) == verbose
 
 
-def test_the_files_of_a_project(house: Index) -> None:
+def test_the_files_of_a_project(museum: Index) -> None:
     """Newest version first, each as the documented object, and whether the caller may write."""
-    answer = send(house, "GET", "/api/package/Acme/")
+    answer = send(museum, "GET", "/api/package/Acme/")
     assert set(answer.json) == {"packages", "write"}
     assert [package["version"] for package in answer.json["packages"]] == ["1.10", "1.9", "1.0"]
     package = answer.json["packages"][2]
@@ -85,16 +96,16 @@ def test_the_files_of_a_project(house: Index) -> None:
         ("root", "secret-plan", True),
     ],
 )
-def test_the_flag_write(house: Index, user: str | None, project: str, *, write: bool) -> None:
+def test_the_flag_write(museum: Index, user: str | None, project: str, *, write: bool) -> None:
     """It says what the caller may do, not what anybody may."""
-    assert send(house, "GET", f"/api/package/{project}/", user=user).json["write"] is write
+    assert send(museum, "GET", f"/api/package/{project}/", user=user).json["write"] is write
 
 
-def test_an_unknown_project_is_an_empty_list(house: Index) -> None:
+def test_an_unknown_project_is_an_empty_list(museum: Index) -> None:
     """200 without files, if the caller may read such a project by default; else 401."""
-    answer = send(house, "GET", "/api/package/nowhere/")
+    answer = send(museum, "GET", "/api/package/nowhere/")
     assert (answer.status_int, answer.json) == (200, {"packages": [], "write": True})
-    assert send(house, "GET", "/api/package/nowhere/", user=None).status_int == 401
+    assert send(museum, "GET", "/api/package/nowhere/", user=None).status_int == 401
 
 
 # Uploads
@@ -142,12 +153,12 @@ def test_a_delete(house: Index) -> None:
 
 
 @pytest.mark.parametrize(("user", "status"), [(None, 401), ("dave", 403)])
-def test_a_delete_without_the_right_to_write(house: Index, user: str | None, status: int) -> None:
+def test_a_delete_without_the_right_to_write(museum: Index, user: str | None, status: int) -> None:
     """401 or 403, whether there is such a file or not."""
-    before = stored(house)
+    before = stored(museum)
     for filename in (WHEEL, "nowhere-1.0.tar.gz"):
-        assert send(house, "DELETE", f"/api/package/acme/{filename}", user=user).status_int == status
-    assert stored(house) == before
+        assert send(museum, "DELETE", f"/api/package/acme/{filename}", user=user).status_int == status
+    assert stored(museum) == before
 
 
 def test_a_delete_outside_of_the_group(tmp_path: Path) -> None:
@@ -170,13 +181,13 @@ def test_a_delete_of_a_row_without_a_file(house: Index) -> None:
 # The rest
 
 
-def test_the_health_check(house: Index) -> None:
+def test_the_health_check(museum: Index) -> None:
     """200 with an empty string for each backend, for everybody and every method."""
     for method in ("GET", "POST", "PUT", "DELETE"):
-        answer = send(house, method, "/health", user=None)
+        answer = send(museum, method, "/health", user=None)
         assert (answer.status_int, answer.json) == (200, {"access": "", "cache": "", "storage": ""})
         assert answer.headers["Cache-Control"] == "no-store"
-    assert send(house, "HEAD", "/health", user=None).status_int == 200
+    assert send(museum, "HEAD", "/health", user=None).status_int == 200
 
 
 def test_an_ill_backend(house: Index) -> None:
@@ -217,7 +228,7 @@ CASES = [(route, method) for route in ROUTES for method in route.methods]
 
 
 @pytest.mark.parametrize(("route", "method"), CASES, ids=[f"{method} {route.name}" for route, method in CASES])
-def test_every_route_answers_each_kind_of_caller(house: Index, route: Route, method: str) -> None:
+def test_every_route_answers_each_kind_of_caller(museum: Index, route: Route, method: str) -> None:
     """Success or a refusal in the one shape: administrators' routes for these alone, files for who may read them."""
     path = example(route)
     body, kind = b"", ""
@@ -232,20 +243,20 @@ def test_every_route_answers_each_kind_of_caller(house: Index, route: Route, met
     if route.permission is Permission.ADMIN:
         expected |= {None: 401, "alice": 403}
     for user, status in expected.items():
-        answer = send(house, method, path, body, user=user, headers={"Content-Type": kind, "Accept": "*/*"})
+        answer = send(museum, method, path, body, user=user, headers={"Content-Type": kind, "Accept": "*/*"})
         assert answer.status_int == status, (user, path)
         if status == 401:
             assert (answer.body, answer.headers["WWW-Authenticate"]) == (b"", 'Basic realm="pypi"')
         elif status >= 400 and method != "HEAD" and path.startswith(("/api", "/admin")):
             assert refusal(answer)[0] == status
         if method == "DELETE" and status == 200:
-            house.upload_wheel("acme", "1.0", summary="Roads")
+            museum.upload_wheel("acme", "1.0", summary="Roads")
 
 
-def test_every_slash_redirects(house: Index) -> None:
+def test_every_slash_redirects(museum: Index) -> None:
     """Routes that end in a slash send a GET without it there, whoever asks."""
     for route in ROUTES:
         if route.slash:
             path = example(route)
-            answer = send(house, "GET", path.removesuffix("/"), user=None, query="a=b")
+            answer = send(museum, "GET", path.removesuffix("/"), user=None, query="a=b")
             assert (answer.status_int, answer.location) == (302, f"http://localhost{path}?a=b")

