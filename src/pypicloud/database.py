@@ -68,23 +68,17 @@ class Database:
             if key.startswith(prefix) and key not in {url.key, poolclass.key, *others}
         }
         fixed = _fixed_options(address, _poolclass(settings, poolclass))
-        shown = address.render_as_string(hide_password=True)
         try:
-            engine_from_config({"url": address, **fixed}, prefix="")
-            engine = engine_from_config(
-                {"url": address, **fixed, **_accepted(settings, address, fixed, prefix, options)}, prefix=""
-            )
-            if address.get_backend_name() == "sqlite":
+            # Made once without the options, so that what is wrong with the URL is not put down to one of them.
+            _engine(address, fixed)
+            engine = _engine(address, {**fixed, **_accepted(settings, address, fixed, prefix, options)})
+            if engine.dialect.name == "sqlite":
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
             _create(engine, tables)
-        except ImportError as error:
-            reason = f"needs the Python package {error.name!r}, which is not installed"
-            raise SettingError(url.key, reason, value=shown, source=settings.source(url.key)) from error
-        except SQLAlchemyError as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            reason = f"this database cannot be used: {cause}"
-            raise SettingError(url.key, reason, value=shown, source=settings.source(url.key)) from error
+        except (ImportError, ValueError, SQLAlchemyError) as error:
+            reason = f"this database cannot be used: {_cause(error)}"
+            raise SettingError(url.key, reason, value=_shown(address), source=settings.source(url.key)) from error
         return cls(engine)
 
     @property
@@ -200,9 +194,25 @@ def _address(settings: EnvironSettings, setting: Setting[str]) -> URL:
         folder = os.path.dirname(os.path.abspath(address.database))  # noqa: PTH100, PTH120 - as SQLAlchemy does it
         if not os.path.isdir(folder):  # noqa: PTH112 - same
             reason = f"the directory {folder} does not exist; create it, or name another"
-            shown = address.render_as_string(hide_password=True)
-            raise SettingError(setting.key, reason, value=shown, source=source)
+            raise SettingError(setting.key, reason, value=_shown(address), source=source)
     return address
+
+
+def _shown(url: URL) -> str:
+    """The URL without what may be secret in it."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong, in the words of whoever found out, without the SQL."""
+    if isinstance(error, ImportError) and error.name:
+        return f"it needs the Python package {error.name!r}, which is not installed"
+    return str(error.orig if isinstance(error, DBAPIError) else error)
+
+
+def _engine(url: URL, options: Mapping[str, Any]) -> Engine:
+    """An engine, its options converted from text; it connects later."""
+    return engine_from_config({"url": url, **options}, prefix="")
 
 
 def _is_sqlite_file(url: URL) -> bool:
@@ -245,7 +255,7 @@ def _accepted(
     accepted = {}
     for name, value in options.items():
         try:
-            engine_from_config({"url": url, **fixed, name: value}, prefix="")
+            _engine(url, {**fixed, name: value})
         except TypeError:
             LOG.warning("%s%s is no option of this database's engine; it is ignored", prefix, name)
         except (ValueError, SQLAlchemyError) as error:

@@ -85,9 +85,7 @@ class Policy:
 class PackageIndex:
     """The index as one caller or another sees it: backends, policy, upstream and memory of pages, put together."""
 
-    def __init__(
-        self, cache: ICache, access: IAccessBackend, policy: Policy, pages: Pages, upstream: Upstream
-    ) -> None:
+    def __init__(self, cache: ICache, access: IAccessBackend, policy: Policy, pages: Pages, upstream: Upstream) -> None:
         self.cache = cache
         self.access = access
         self.policy = policy
@@ -346,7 +344,7 @@ class PackageIndex:
         return package
 
     def _is_stored(self, known: Package) -> bool:
-        """Whether the file of a package of the cache is there: an upload of the same bytes brings back what was lost."""
+        """Whether a known file is there; an upload of the same bytes brings back what was lost."""
         try:
             with self._storage.open(known):
                 return True

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
-from pypicloud import __version__
 from pypicloud.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ class Client:
     def _standard_headers(self, url: str) -> dict[str, str]:
         from urllib3.util import make_headers  # noqa: PLC0415 - see above
 
-        headers = make_headers(accept_encoding=True, user_agent=f"pypicloud/{__version__}")
+        headers = make_headers(accept_encoding=True, user_agent="pypicloud")
         if self._credentials is not None and _origin(url) == _origin(self.address):
             headers["authorization"] = self._credentials
         return headers

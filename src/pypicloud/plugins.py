@@ -70,13 +70,14 @@ def load(spec: str, backends: Mapping[str, str], kind: type[T]) -> type[T]:
         known = ", ".join(sorted(backends))
         raise ValueError(f"must be one of {known}, or a dotted path{nearest(spec, backends)}")
     try:
-        found: Any = getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
             raise ImportError(f"{target} needs the Python package {error.name!r}, which is not installed") from error
         raise ImportError(f"there is no module {error.name!r} to import") from error
-    except AttributeError:
-        raise AttributeError(f"module {module_name!r} has no class {name!r}") from None
+    found: Any = getattr(module, name, None)
+    if found is None:
+        raise AttributeError(f"module {module_name!r} has no class {name!r}")
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise TypeError(f"{target} is not a subclass of {kind.__name__}")
     return found

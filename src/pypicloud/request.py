@@ -106,7 +106,9 @@ class TrustedProxies:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
-        return any(parsed in network for network in self._networks)
+        # A server that listens on both families sees IPv4 addresses inside of IPv6 ones.
+        plain = getattr(parsed, "ipv4_mapped", None) or parsed
+        return any(plain in network for network in self._networks)
 
     def apply(self, environ: dict[str, Any]) -> None:
         """Rewrite a WSGI environment as if the client had come straight to the server."""
@@ -327,9 +329,9 @@ def error_response(request: Any, error: PypicloudError) -> Response:
 
 
 def _last(environ: Mapping[str, Any], header: str) -> str:
-    """What the nearest proxy said."""
+    """What the nearest proxy said; nothing if it cannot stand in an address."""
     value: str = environ.get(header, "").split(",")[-1].strip()
-    return value
+    return value if value.isascii() else ""
 
 
 def request_factory(proxies: TrustedProxies | None) -> Callable[[dict[str, Any]], PypicloudRequest]:

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         interface=Interfaces.RSGI,
         workers=arguments.workers,
-        loop=Loops.asyncio,
+        loop=Loops.auto,
         http=HTTPModes.http1 if arguments.tls_cert is None else HTTPModes.auto,
         websockets=False,
         log_level=LogLevels.warning,

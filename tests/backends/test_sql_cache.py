@@ -149,9 +149,10 @@ class TestSQLiteFile(OnSQLite):
         assert cache.fetch("foo-1.0.tar.gz") is not None
 
     def test_data_may_have_any_key(self, cache: ICache, path: Path) -> None:
-        """Facts called like an attribute of a package stay facts."""
+        """Facts called like an attribute of a package stay facts; empty ones are none."""
         odd = {"name": "other", "version": "9", "filename": "f", "last_modified": "t", "self": 1}
-        look(path, INSERT, "foo-1.0.tar.gz", "foo", "1.0", "2022-03-04 05:06:07.000000", "Odd", json.dumps(odd))
+        data = json.dumps({**odd, "uploader": "", "requires_python": None})
+        look(path, INSERT, "foo-1.0.tar.gz", "foo", "1.0", "2022-03-04 05:06:07.000000", "Odd", data)
         (found,) = cache.all("foo")
         assert (found.name, found.version, found.data) == ("foo", "1.0", odd)
 
@@ -284,7 +285,9 @@ class TestSettings:
         with pytest.raises(SettingError, match=r"^db\.url: is required"):
             configure()
 
-    @pytest.mark.parametrize("url", ["nonsense", "sqlite", "", "sqlite:", "nosuchdatabase://x"])
+    @pytest.mark.parametrize(
+        "url", ["nonsense", "sqlite", "", "sqlite:", "nosuchdatabase://x", "sqlite:///x?timeout=soon"]
+    )
     def test_a_url_of_no_use_is_named(self, configure: Callable[..., SQLCache], url: str) -> None:
         """Something that is no database URL stops the start."""
         with pytest.raises(SettingError, match=r"^db\.url"):
@@ -310,7 +313,7 @@ class TestSettings:
     def test_passwords_stay_out_of_errors(self, configure: Callable[..., SQLCache], tmp_path: Path) -> None:
         """The error about a database that cannot be reached shows the URL without the password."""
         with pytest.raises(SettingError, match=r"^db\.url = 'sqlite://me:\*\*\*@") as caught:
-            configure(url=f"sqlite://me:tops3cret@host/{tmp_path}/db.sqlite")
+            configure(url=f"sqlite://me:tops3cret@host/{tmp_path}/db.sqlite?password=tops3cret")
         assert "tops3cret" not in str(caught.value)
 
     @pytest.mark.parametrize("name", ["a%41.db", "a%2Fb.db", "a%%.db", "a b.db", "\u00e9.db"])
@@ -324,6 +327,15 @@ class TestSettings:
         cache = configure({"PPC_DB_POOL_SIZE": "3", "PPC_DB_URL": f"sqlite:///{tmp_path}/db.sqlite"}, url="sqlite://")
         assert cache.database.engine.pool.size() == 3  # type: ignore[attr-defined]  # of the default pool
         assert (tmp_path / "db.sqlite").exists()
+
+    @pytest.mark.parametrize(("query", "milliseconds"), [("", 30_000), ("?timeout=7", 7_000)])
+    def test_how_long_a_writer_waits(
+        self, configure: Callable[..., SQLCache], tmp_path: Path, query: str, milliseconds: int
+    ) -> None:
+        """A writer waits half a minute for its turn, or as long as the URL says."""
+        cache = configure(url=f"sqlite:///{tmp_path}/db.sqlite{query}")
+        with cache.database.reading() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == milliseconds
 
     def test_unknown_options_warn(
         self, configure: Callable[..., SQLCache], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -60,13 +60,17 @@ def test_the_verbose_list(museum: Index, query: str) -> None:
     assert rows[1]["summary"] is None
 
 
-@pytest.mark.parametrize("query", ["verbose=false", "verbose=False", "verbose=0", "verbose=no", "verbose=off", "verbose", ""])
+@pytest.mark.parametrize(
+    "query", ["verbose=false", "verbose=False", "verbose=0", "verbose=no", "verbose=off", "verbose", ""]
+)
 def test_verbose_can_be_false(museum: Index, query: str) -> None:
     """The words for no mean no in a form, too (compat.md 5.1)."""
     assert send(museum, "GET", "/api/package/", query=query).json["packages"][0] == "acme"
 
 
-@pytest.mark.parametrize(("body", "verbose"), [(b'{"verbose": true}', True), (b'{"verbose": false}', False), (b"", False)])
+@pytest.mark.parametrize(
+    ("body", "verbose"), [(b'{"verbose": true}', True), (b'{"verbose": false}', False), (b"", False)]
+)
 def test_arguments_as_json(museum: Index, body: bytes, *, verbose: bool) -> None:
     """The keys of a JSON body count; programs that name the type without a body send none."""
     answer = send(museum, "GET", "/api/package/", body, headers={"Content-Type": "application/json; charset=utf-8"})
@@ -196,7 +200,11 @@ def test_an_ill_backend(house: Index) -> None:
     folder.rename(house.directory / "away")
     answer = send(house, "GET", "/health", user=None)
     assert answer.status_int == 500
-    assert answer.json == {"access": "", "cache": "", "storage": "the storage directory cannot be read: No such file or directory"}
+    assert answer.json == {
+        "access": "",
+        "cache": "",
+        "storage": "the storage directory cannot be read: No such file or directory",
+    }
     assert str(house.directory) not in answer.text
 
 
@@ -220,7 +228,15 @@ def test_the_rebuild(house: Index) -> None:
 
 def example(route: Route) -> str:
     """A path that a route matches."""
-    values = {"name": "acme", "filename": WHEEL, "index": "simple", "slash": "", "rest": "/x", "version": "1.0", "file": "robots.txt"}
+    values = {
+        "name": "acme",
+        "filename": WHEEL,
+        "index": "simple",
+        "slash": "",
+        "rest": "/x",
+        "version": "1.0",
+        "file": "robots.txt",
+    }
     return re.sub(r"\{(\w+)(?::(?:[^{}]|\\.)*)?\}", lambda match: values[match[1]], route.pattern)
 
 
@@ -235,7 +251,10 @@ def test_every_route_answers_each_kind_of_caller(museum: Index, route: Route, me
     if route.name == "xmlrpc":
         body, kind = b"<methodCall><methodName>nothing</methodName></methodCall>", "text/xml"
     elif "upload" in route.name and method == "POST":
-        body, kind = upload_form(build_wheel(summary="Roads"), WHEEL, name="acme", version="1.0"), "multipart/form-data; boundary=frontier"
+        body, kind = (
+            upload_form(build_wheel(summary="Roads"), WHEEL, name="acme", version="1.0"),
+            "multipart/form-data; boundary=frontier",
+        )
     is_open = route.name in {"home", "health", "unknown", "packages", "api_projects", "projects", "xmlrpc", "api"}
     is_nothing = route.view == "home.nothing_here"
     found = 404 if is_nothing else 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import email.utils
 import io
 import zipfile
@@ -44,7 +44,7 @@ def test_a_whole_file(either: Index) -> None:
     assert answer.headers["Cache-Control"] == IMMUTABLE
     assert "Content-Encoding" not in answer.headers
     when = email.utils.parsedate_to_datetime(answer.headers["Last-Modified"])
-    assert abs(when - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=2)
+    assert abs(when - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=2)
     assert send(either, "GET", f"{PATH}/").body == content
 
 

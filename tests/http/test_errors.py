@@ -17,7 +17,7 @@ from pypicloud.auth import FREE_FAILURES
 from pypicloud.cache.sql import SQLCache
 from pypicloud.errors import BackendUnavailable
 from support.builds import build_sdist, build_wheel, sdist_name, wheel_name
-from support.wire import ERROR_KEYS, listed, part, form, post, refusal, send, stored, upload_form
+from support.wire import ERROR_KEYS, form, listed, part, post, refusal, send, stored, upload_form
 from support.world import Index, basic
 
 WHEEL = wheel_name("acme", "1.0")
@@ -57,7 +57,9 @@ def test_each_client_gets_what_it_reads(index: Index, accept: str, content_type:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/api/nothing", "/api", "/admin", "/admin/nothing", "/api/package/a/b/c", "/api/package/nowhere/x.whl"])
+@pytest.mark.parametrize(
+    "path", ["/api/nothing", "/api", "/admin", "/admin/nothing", "/api/package/a/b/c", "/api/package/nowhere/x.whl"]
+)
 @pytest.mark.parametrize("accept", [BROWSER, TWINE, UV])
 def test_programs_paths_answer_json(index: Index, path: str, accept: str) -> None:
     """Below /api/ and /admin/ every error is JSON, whatever the client accepts."""
@@ -88,7 +90,12 @@ def test_a_reason_is_one_line_of_ascii(index: Index) -> None:
 def test_an_unknown_caller_is_asked_to_log_in(tmp_path: Path) -> None:
     """401 has the challenge with the realm, no body and a length of 0, below /api/, too (standards.md 1.7)."""
     index = Index(tmp_path, pypi__realm="my packages")
-    for method, path in (("GET", "/simple/acme/"), ("GET", "/api/package/acme/"), ("GET", "/admin/rebuild"), ("DELETE", "/api/package/a/b")):
+    for method, path in (
+        ("GET", "/simple/acme/"),
+        ("GET", "/api/package/acme/"),
+        ("GET", "/admin/rebuild"),
+        ("DELETE", "/api/package/a/b"),
+    ):
         for headers in ({}, basic("alice", "wrong")):
             answer = send(index, method, path, user=None, headers={**headers, "Accept": UV})
             assert (answer.status_int, answer.body) == (401, b"")
@@ -160,7 +167,9 @@ def test_credentials_that_cannot_be_checked(index: Index, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("setting", "shown"), [("true", True), ("false", False), (None, False)])
-def test_the_stack_trace_is_shown_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None, *, shown: bool) -> None:
+def test_the_stack_trace_is_shown_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None, *, shown: bool
+) -> None:
     """``pyramid.debug`` adds it to JSON errors, and nothing else does."""
     index = Index(tmp_path, pyramid__debug=setting)
     monkeypatch.setattr(SQLCache, "distinct", breaks(RuntimeError("details")))

@@ -93,7 +93,7 @@ def test_name_and_version_count_together_or_not_at_all(index: Index, fields: dic
         ("Foo_Bar-1.0+abc.1-cp39-cp39-linux_x86_64.whl", "Foo_Bar", "1.0+abc.1", "foo-bar"),
         ("/some/where/foo-1.0.tar.gz", "foo", "1.0", "foo"),
     ],
-)  # fmt: skip
+)
 def test_names_of_every_kind(index: Index, filename: str, name: str, version: str, stored_as: str) -> None:
     """The name is stored normalised, the version as it was sent, the file name as it is."""
     build = build_wheel if filename.endswith(".whl") else build_sdist
@@ -190,7 +190,8 @@ def test_other_bytes_are_refused(index: Index) -> None:
         status, key, message = refusal(answer)
         assert (status, key) == (409, "file-exists")
         assert message == (
-            f"File already exists: {WHEEL!r} is stored with other bytes, and you may not overwrite it; upload a new version"
+            f"File already exists: {WHEEL!r} is stored with other bytes, and you may not overwrite it; "
+            "upload a new version"
         )
         assert answer.status.startswith("409 File already exists")
         plain = post(index, upload_form(build_wheel(summary="changed"), WHEEL), user=user, headers={"Accept": "*/*"})

@@ -1,6 +1,7 @@
 """What is stored, and what only the upstream has, on one page.
 
-That is ``pypi.fallback = redirect`` with ``pypi.always_show_upstream = true``, the column "redirect+always" of the fallback table (compat.md 5.11).
+That is ``pypi.fallback = redirect`` with ``pypi.always_show_upstream = true``, the column "redirect+always" of
+the fallback table (compat.md 5.11).
 """
 
 from __future__ import annotations
