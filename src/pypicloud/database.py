@@ -77,7 +77,7 @@ class Database:
                 event.listen(engine, "begin", _begin_sqlite)
             _create(engine, tables)
         except (ImportError, ValueError, SQLAlchemyError) as error:
-            reason = f"this database cannot be used: {_cause(error)}"
+            reason = f"this database cannot be used: {_cause(error, address)}"
             raise SettingError(url.key, reason, value=_shown(address), source=settings.source(url.key)) from error
         return cls(engine)
 
@@ -203,11 +203,11 @@ def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _cause(error: Exception) -> str:
-    """What is wrong, in the words of whoever found out, without the SQL."""
+def _cause(error: Exception, url: URL) -> str:
+    """What is wrong, in the words of whoever found out, without the SQL and what may be secret."""
     if isinstance(error, ImportError) and error.name:
         return f"it needs the Python package {error.name!r}, which is not installed"
-    return str(error.orig if isinstance(error, DBAPIError) else error)
+    return str(error.orig if isinstance(error, DBAPIError) else error).replace(str(url), _shown(url))
 
 
 def _engine(url: URL, options: Mapping[str, Any]) -> Engine:
