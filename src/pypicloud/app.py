@@ -26,7 +26,8 @@ from pypicloud.cache import get_cache_impl
 from pypicloud.cache.base import CALCULATE_HASHES
 from pypicloud.declared import check
 from pypicloud.errors import PypicloudError, SettingError
-from pypicloud.index import MAX_UPLOAD_SIZE, Policy
+from pypicloud.fallback import Policy
+from pypicloud.index import MAX_UPLOAD_SIZE
 from pypicloud.locator import Upstream
 from pypicloud.models import normalized
 from pypicloud.outgoing import is_web_address, without_credentials

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pypicloud.errors import SettingError
 from pypicloud.settings import BOOLEAN, TEXT, EnvironSettings, Setting, one_of
@@ -122,8 +122,7 @@ class Answer(enum.StrEnum):
     UPSTREAM_CACHING = "upstream, caching links"
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """The left side of the table: what is known about the project and the caller.
 
     ``has_permissions`` says that the project has explicit permissions, stored or not; ``is_disallowed``
@@ -183,3 +182,20 @@ def _missing(mode: Mode, situation: Situation) -> Answer:
     if not situation.is_logged_in:
         return Answer.LOGIN
     return Answer.REDIRECT if mode is Mode.CACHE_ALWAYS else Answer.NOT_FOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings say about fallback: worked out once, at the start.
+
+    ``base_url`` is the upstream index without ``/simple``; ``simple_url`` the root of its simple pages
+    (``pypi.fallback_url``), which then takes every redirect (compat.md 1.3). Both are for clients, too, and
+    hold no credentials.
+    """
+
+    mode: Mode = Mode.NONE
+    base_url: str = ""
+    simple_url: str | None = None
+    disallowed: frozenset[str] = frozenset()
+    redirect_private: bool = False
+    calculate_hashes: bool = True

@@ -25,7 +25,7 @@ from pypicloud.errors import (
     ProjectNotFound,
     PypicloudError,
 )
-from pypicloud.fallback import Answer, Mode, Situation, decide
+from pypicloud.fallback import Answer, Policy, Situation, decide
 from pypicloud.metadata import Distribution, read_distribution, wheel_metadata
 from pypicloud.models import (
     Caller,
@@ -63,23 +63,6 @@ SETTINGS: Final = (MAX_UPLOAD_SIZE,)
 
 #: The way to a project's page, below an index's address.
 SIMPLE: Final = "simple/{}/"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the settings say about fallback: worked out once, at the start.
-
-    ``base_url`` is the upstream index without ``/simple``; ``simple_url`` the root of its simple pages
-    (``pypi.fallback_url``), which then takes every redirect (compat.md 1.3). Both are for clients, too, and
-    hold no credentials.
-    """
-
-    mode: Mode = Mode.NONE
-    base_url: str = ""
-    simple_url: str | None = None
-    disallowed: frozenset[str] = frozenset()
-    redirect_private: bool = False
-    calculate_hashes: bool = True
 
 
 class PackageIndex:
@@ -181,7 +164,7 @@ class PackageIndex:
             kept = self.pages.get(key, revision)
             if kept is not None:
                 return kept
-        page = Page(render.project_page(_at_depth(self._page(found), depth), form), form.value)
+        page = Page(render.project_page(render.at_depth(self._page(found), depth), form), form.value)
         if revision is not None and not self._gives_own_urls:
             self.pages.put(key, revision, page)
         return page
@@ -275,7 +258,7 @@ class PackageIndex:
         """Every file that the caller may read, as links of a page ``depth`` folders deep."""
         packages = sorted(self.cache.everything())
         readable = set(self.access.readable(dict.fromkeys(package.name for package in packages), caller))
-        return (_link_at_depth(self._link(package), depth) for package in packages if package.name in readable)
+        return (render.link_at_depth(self._link(package), depth) for package in packages if package.name in readable)
 
     def search(self, caller: Caller, criteria: Mapping[str, list[str]], operator: str) -> list[Package]:
         """The newest matching package of each project that the caller may read (compat.md 5.7)."""
@@ -422,11 +405,3 @@ def _project_name(name: str) -> NormalizedName:
     if not VALID_NAME.match(name):
         raise ProjectNotFound(f"{name!r} cannot be the name of a project")
     return normalized(name)
-
-
-def _at_depth(page: ProjectPage, depth: int) -> ProjectPage:
-    return ProjectPage(page.name, tuple(_link_at_depth(link, depth) for link in page.links), page.versions)
-
-
-def _link_at_depth(link: Link, depth: int) -> Link:
-    return link if "://" in link.url else render.at_url(link, "../" * depth + link.url)

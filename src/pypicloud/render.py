@@ -198,6 +198,16 @@ def at_url(link: Link, url: str) -> Link:
     return dataclasses.replace(link, url=url.partition("#")[0])
 
 
+def at_depth(page: ProjectPage, depth: int) -> ProjectPage:
+    """The page as it is read ``depth`` folders below the server's root, with links relative to that place."""
+    return ProjectPage(page.name, tuple(link_at_depth(link, depth) for link in page.links), page.versions)
+
+
+def link_at_depth(link: Link, depth: int) -> Link:
+    """The row as it stands on a page ``depth`` folders deep; an absolute address stays as it is."""
+    return link if "://" in link.url else at_url(link, "../" * depth + link.url)
+
+
 def legacy_json(page: ProjectPage, root: str, version: str | None = None) -> dict[str, Any]:
     """The JSON of ``/pypi/<project>/json`` (compat.md 5.4, with its FIXes; standards.md 11.1).
 

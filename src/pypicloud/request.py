@@ -18,8 +18,9 @@ from pypicloud.access.base import IAccessBackend
 from pypicloud.auth import Authenticator
 from pypicloud.cache.base import ICache
 from pypicloud.errors import BadRequest, Forbidden, LoginRequired, PypicloudError, SettingError, TooLarge
+from pypicloud.fallback import Policy
 from pypicloud.form import Form, FormReader
-from pypicloud.index import PackageIndex, Policy
+from pypicloud.index import PackageIndex
 from pypicloud.locator import Upstream
 from pypicloud.models import Caller
 from pypicloud.pages import Pages

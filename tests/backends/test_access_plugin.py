@@ -3,7 +3,7 @@
 They know nothing of callers, bulk questions and revisions, and are given a request that 1.3.12 would have given them.
 """
 
-# ruff: noqa: D102 - the methods of a plug-in are documented by the base class they override
+
 
 from __future__ import annotations
 

@@ -51,6 +51,12 @@ class History(RuleBasedStateMachine):
         self.rows: dict[str, tuple[Any, ...]] = {}
         self.uploads = 0
 
+    def teardown(self) -> None:
+        """The end of the history."""
+        cache = self.request()
+        if isinstance(cache, SQLCache):
+            cache.database.close()
+
     def request(self) -> Any:
         """The cache for one more request."""
         return self.server(request_of(overwrite=True, delete=True))

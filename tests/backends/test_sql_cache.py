@@ -191,6 +191,7 @@ class TestSQLiteFile(OnSQLite):
                 ask()
         assert cache.check_health() == (False, "the database does not answer")
 
+    @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
     def test_a_forked_worker_opens_its_own_connections(self, server: Callable[..., ICache]) -> None:
         """After a fork the child neither uses nor closes the connections of its parent."""
         cache = server()

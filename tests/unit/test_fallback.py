@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,7 @@ def test_a_disallowed_name_is_answered_without_an_upstream(mode: Mode) -> None:
     """``pypi.disallow_fallback`` gives the column ``none``, for every caller."""
     for facts in itertools.product((False, True), repeat=4):
         situation = Situation(*facts)
-        assert decide(mode, replace(situation, is_disallowed=True)) is decide(Mode.NONE, situation)
+        assert decide(mode, situation._replace(is_disallowed=True)) is decide(Mode.NONE, situation)
 
 
 @pytest.mark.parametrize(

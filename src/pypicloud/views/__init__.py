@@ -53,7 +53,8 @@ def error_response(request: PypicloudRequest, error: PypicloudError, cause: Exce
     _log(request, error, cause, reference)
     if error.status is HTTPStatus.UNAUTHORIZED:
         # Without a body a client keeps its connection (standards.md 1.7).
-        challenge = f'Basic realm="{request.app.realm}"'
+        realm = request.app.realm.replace("\\", "\\\\").replace('"', '\\"')
+        challenge = f'Basic realm="{realm}"'
         return Response(status=401, headerlist=[("WWW-Authenticate", challenge), ("Content-Length", "0")])
     response = _body(request, error, reference, cause)
     reason = error.message if error.message.isascii() and error.message.isprintable() else error.status.phrase
