@@ -7,6 +7,7 @@ declarations while the pages are built, so it cannot fall behind them.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud.declared import all_settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 _REQUEST: Final = re.compile(r"^% generated: (\w+)$", re.MULTILINE)
 
@@ -98,7 +100,13 @@ def _source_read(_app: Sphinx, _page: str, source: list[str]) -> None:
     source[0] = fill(source[0])
 
 
+def _outdated(_app: Sphinx, env: BuildEnvironment, *_changes: set[str]) -> list[str]:
+    """The pages that are made anew each time: the declarations may have changed while the page has not."""
+    return [page for page in env.found_docs if _REQUEST.search(Path(env.doc2path(page)).read_text())]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this."""
     app.connect("source-read", _source_read)
+    app.connect("env-get-outdated", _outdated)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -25,12 +25,12 @@ from pypicloud.auth import REALM, Authenticator, PypicloudSecurityPolicy
 from pypicloud.cache import get_cache_impl
 from pypicloud.cache.base import CALCULATE_HASHES
 from pypicloud.declared import check
-from pypicloud.errors import PypicloudError, SettingError
+from pypicloud.errors import PypicloudError
 from pypicloud.fallback import Policy
 from pypicloud.index import MAX_UPLOAD_SIZE
 from pypicloud.locator import Upstream
 from pypicloud.models import normalized
-from pypicloud.outgoing import is_web_address, without_credentials
+from pypicloud.outgoing import without_credentials
 from pypicloud.pages import PAGE_CACHE_SIZE, Pages
 from pypicloud.request import (
     CACHE_MAX_AGE,
@@ -113,19 +113,10 @@ def _application(settings: EnvironSettings) -> Application:
 
 
 def _policy(settings: EnvironSettings) -> Policy:
-    """The fallback policy. Raises :class:`SettingError` for the modes that this version cannot serve yet."""
-    mode = fallback.Mode.read(settings)
-    if mode.is_caching:
-        raise SettingError(
-            fallback.MODE.key,
-            "is not available yet in this version, which does not keep what comes from upstream; "
-            "use redirect, perhaps with pypi.always_show_upstream = true, or none",
-            value=str(settings.get(fallback.MODE.key)),
-            source=settings.source(fallback.MODE.key),
-        )
+    """The fallback policy."""
     simple_url = fallback.simple_url(settings)
     return Policy(
-        mode=mode,
+        mode=fallback.Mode.read(settings),
         base_url=without_credentials(fallback.base_url(settings)),
         simple_url=None if simple_url is None else without_credentials(simple_url),
         disallowed=frozenset(map(normalized, DISALLOW_FALLBACK.read(settings))),
@@ -135,15 +126,8 @@ def _policy(settings: EnvironSettings) -> Policy:
 
 
 def _upstream(settings: EnvironSettings) -> Upstream:
-    """The upstream index. Raises :class:`SettingError` if it is needed and cannot be asked."""
+    """The upstream index."""
     base_url, simple_url = fallback.base_url(settings), fallback.simple_url(settings)
-    if fallback.Mode.read(settings) is fallback.Mode.REDIRECT_ALWAYS and not is_web_address(simple_url or base_url):
-        setting = fallback.BASE_URL if simple_url is None else fallback.URL
-        raise SettingError(
-            setting.key,
-            "must be an http or https address for pypi.always_show_upstream",
-            source=settings.source(setting.key),
-        )
     return Upstream(base_url, simple_url, reads_legacy_json=fallback.reads_legacy_json(settings))
 
 

@@ -36,16 +36,23 @@ FREE_FAILURES: Final = 10
 FREE_FAILURES_OF_ADDRESS: Final = 100
 LONGEST_DELAY: Final = 60.0
 
+#: The longest ``Authorization`` header that is looked at; what is longer holds no password that could be checked.
+LONGEST_HEADER: Final = 16384
 
-@functools.lru_cache(maxsize=1024)
+
 def parse_basic(header: str | None) -> tuple[str, str] | None:
     """User and password of an ``Authorization`` header.
 
-    None for everything else: another scheme, broken base64, no colon, bytes that are not UTF-8. Such a
-    caller is anonymous (compat.md 5.1).
+    None for everything else: another scheme, broken base64, no colon, bytes that are not UTF-8, more than
+    ``LONGEST_HEADER`` characters. Such a caller is anonymous (compat.md 5.1).
     """
-    if header is None or header[:6].lower() != "basic ":
+    if header is None or len(header) > LONGEST_HEADER or header[:6].lower() != "basic ":
         return None
+    return _parsed(header)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(header: str) -> tuple[str, str] | None:
     try:
         user, colon, password = base64.b64decode(header[6:].strip(), validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
@@ -106,7 +113,8 @@ class FailedLogins:
     def _wait(self, key: tuple[str, ...], free: int) -> float:
         count, last = self._failures.get(key, (0, 0.0))
         over = count - free
-        return 0.0 if over < 0 else last + min(2.0**over, LONGEST_DELAY) - self._clock()
+        # A power of a thousand, which a forgotten job reaches in a day, is more than a float holds.
+        return 0.0 if over < 0 else last + min(2.0 ** min(over, 10), LONGEST_DELAY) - self._clock()
 
     def note(self, user: str, address: str) -> None:
         """Count a failure."""

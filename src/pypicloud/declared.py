@@ -231,6 +231,12 @@ def check(settings: EnvironSettings) -> tuple[list[Finding], list[SettingError]]
                 setting.read(settings)
             except SettingError as error:
                 errors.append(error)
+    try:
+        fallback.check(settings)
+    except SettingError as error:
+        # What a setting says alone was found above.
+        if error.setting not in {found.setting for found in errors}:
+            errors.append(error)
     # A class of somebody else, or one that cannot be found, may read any key below its prefix.
     closed = {choice.prefix for choice, backend in chosen if backend.__module__.startswith("pypicloud.")}
     open_prefixes = [choice.prefix for choice in CHOICES if choice.prefix not in closed]

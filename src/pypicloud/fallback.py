@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pypicloud.errors import SettingError
+from pypicloud.outgoing import is_web_address
 from pypicloud.settings import BOOLEAN, TEXT, EnvironSettings, Setting, one_of
 
 MODE: Final = Setting(
@@ -17,7 +18,8 @@ MODE: Final = Setting(
     one_of("redirect", "cache", "none", "mirror"),
     "redirect",
     "What to do for a project that is not stored: redirect the client to the upstream index, cache what it "
-    "downloads from there, or none. `mirror` is the older word for cache with pypi.always_show_upstream.",
+    "downloads from there, or none. `mirror` is the older word for cache with pypi.always_show_upstream. This "
+    "version cannot cache yet, and does not start with either.",
 )
 ALWAYS_SHOW_UPSTREAM: Final = Setting(
     "pypi.always_show_upstream",
@@ -108,6 +110,24 @@ class Mode(enum.StrEnum):
         mirror = word == "mirror"
         always = ALWAYS_SHOW_UPSTREAM.read(settings) if ALWAYS_SHOW_UPSTREAM.is_set(settings) else mirror
         return cls(("cache" if mirror else word) + ("+always" if always else ""))
+
+
+def check(settings: EnvironSettings) -> None:
+    """Raise :class:`SettingError` if this version cannot do what is asked for, or the upstream has no address."""
+    mode = Mode.read(settings)
+    if mode.is_caching:
+        raise SettingError(
+            MODE.key,
+            "is not available yet in this version, which does not keep what comes from upstream; "
+            f"use redirect, perhaps with {ALWAYS_SHOW_UPSTREAM.key} = true, or none",
+            value=str(settings[MODE.key]),
+            source=settings.source(MODE.key),
+        )
+    simple = simple_url(settings)
+    if mode is not Mode.NONE and not is_web_address(simple or base_url(settings)):
+        setting = BASE_URL if simple is None else URL
+        raise SettingError(setting.key, "must be an http or https address", source=settings.source(setting.key))
+    reads_legacy_json(settings)
 
 
 class Answer(enum.StrEnum):

@@ -16,7 +16,7 @@ import asyncio
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
     from granian._granian import RSGIHTTPProtocol as HTTPProtocol
-    from granian.rsgi import Scope
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -45,6 +44,9 @@ SPOOL_PIECE: Final = 1 << 20
 
 #: Where a body that is no form is cut off: nothing that reads it takes more.
 MAX_PLAIN_BODY: Final = 2 * MAX_SMALL_BODY
+
+#: How many seconds may pass without a byte of a body; then its sender is taken for gone.
+BODY_PATIENCE: Final = 60.0
 
 #: Where the environment keeps what removes a spooled form.
 ABANDON_KEY: Final = "pypicloud.abandon"
@@ -126,10 +128,12 @@ class Front:
         loop = asyncio.get_running_loop()
         environ = _environ(scope)
         try:
-            if scope.method in {"GET", "HEAD"}:
-                environ["wsgi.input"] = io.BytesIO()
-            else:
+            try:
                 await self._read_body(protocol, environ, loop)
+            except TimeoutError:
+                LOG.info("%s %r: the body stopped coming", scope.method, scope.path)
+                protocol.response_empty(408, [("connection", "close")])
+                return
             answer = await loop.run_in_executor(self._pool, self._call, environ)
             await self._send(protocol, answer, scope.method, loop)
         except ProtocolClosed:
@@ -149,16 +153,15 @@ class Front:
         self, protocol: HTTPProtocol, environ: WSGIEnvironment, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Take the body in: a form is spooled to disk and hashed, anything else is small and held."""
-        content_type = environ.get("CONTENT_TYPE", "")
-        if not content_type.lower().startswith("multipart/form-data"):
-            held = bytearray()
-            async for chunk in protocol:
-                if len(held) <= MAX_PLAIN_BODY:
-                    held += chunk
-            environ["wsgi.input"] = io.BytesIO(held)
-            environ["CONTENT_LENGTH"] = str(len(held))
+        is_reading = environ["REQUEST_METHOD"] in {"GET", "HEAD"}
+        if is_reading and "CONTENT_LENGTH" not in environ and "HTTP_TRANSFER_ENCODING" not in environ:
+            environ["wsgi.input"] = io.BytesIO()
             return
         limit = self._application.max_upload_size
+        content_type = environ.get("CONTENT_TYPE", "")
+        if is_reading or not content_type.lower().startswith("multipart/form-data"):
+            await self._hold(protocol, environ, 2 * limit)
+            return
         with FormReader(content_type, self._index.spool_directory, limit) as reader:
             await self._feed(reader, protocol, loop)
         environ[FORM_KEY] = reader.finish
@@ -166,13 +169,28 @@ class Front:
         environ["wsgi.input"] = io.BytesIO()
         environ["CONTENT_LENGTH"] = "0"
 
+    async def _hold(self, protocol: HTTPProtocol, environ: WSGIEnvironment, limit: int) -> None:
+        """Keep a small body in memory; of a larger one enough to tell that it is, and the rest is read and dropped."""
+        held = bytearray()
+        received = 0
+        chunks = aiter(protocol)
+        while (chunk := await _next(chunks)) is not None:
+            received += len(chunk)
+            if received > limit:
+                break
+            if len(held) <= MAX_PLAIN_BODY:
+                held += chunk
+        environ["wsgi.input"] = io.BytesIO(held)
+        environ["CONTENT_LENGTH"] = str(len(held))
+
     async def _feed(self, reader: FormReader, protocol: HTTPProtocol, loop: asyncio.AbstractEventLoop) -> None:
         """Feed a form in pieces: while one is written and hashed, the next arrives."""
         piece = bytearray()
         written = loop.create_future()
         written.set_result(None)
+        chunks = aiter(protocol)
         try:
-            async for chunk in protocol:
+            while (chunk := await _next(chunks)) is not None:
                 piece += chunk
                 if len(piece) >= SPOOL_PIECE:
                     await written
@@ -207,6 +225,16 @@ class Front:
                 await transport.send_bytes(piece)
         finally:
             answer.close()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    """The next chunk of a body, None at its end. Raises :class:`TimeoutError` when it does not come."""
+    # Not anext(chunks, None): the wrapper that makes for the default crashes on what granian hands out.
+    try:
+        async with asyncio.timeout(BODY_PATIENCE):
+            return await anext(chunks)
+    except StopAsyncIteration:
+        return None
 
 
 def _is_empty(body: Iterable[bytes]) -> bool:
@@ -250,6 +278,9 @@ def _environ(scope: Scope) -> WSGIEnvironment:
         "wsgi.run_once": False,
     }
     for name, value in scope.headers.items():
+        if "_" in name:
+            # In the environment X_Forwarded_For could not be told from X-Forwarded-For, which a proxy vouches for.
+            continue
         key = name.upper().replace("-", "_")
         if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
             key = f"HTTP_{key}"

@@ -65,9 +65,9 @@ def read_distribution(path: str, filename: str, limits: Limits = _DEFAULT_LIMITS
         # What gzip and bz2 say about damaged data has no error number; a failing disk has one.
         if error.errno is not None:
             raise
-        raise InvalidDistribution("The archive is damaged.") from error
+        raise InvalidDistribution("The archive is damaged; build it anew.") from error
     except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise InvalidDistribution("The archive is damaged.") from error
+        raise InvalidDistribution("The archive is damaged; build it anew.") from error
     return None if data is None else parse_metadata(data)
 
 

@@ -172,7 +172,7 @@ class Caller:
     ADMIN: ClassVar[str] = "admin"
 
     user: str | None = None
-    principals: frozenset[str] = field(default=frozenset({"system.Everyone"}))
+    principals: frozenset[str] = frozenset({EVERYONE})
 
     @property
     def is_admin(self) -> bool:

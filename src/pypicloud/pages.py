@@ -38,6 +38,9 @@ ENCODINGS: Final = ("zstd", "gzip")
 #: A page may be kept by a client, never by a shared cache, and is revalidated at each use (standards.md 1.4).
 CACHE_CONTROL: Final = "private, max-age=0"
 
+#: The longest ``Accept-Encoding`` header that is looked at: what was chosen is remembered by the header.
+LONGEST_HEADER: Final = 1024
+
 #: What an entry costs beside its bytes: key, headers, the objects themselves.
 _OVERHEAD: Final = 1024
 
@@ -110,11 +113,17 @@ def _compress(body: bytes, encoding: str | None) -> bytes:
     return gzip.compress(body, 6, mtime=0)
 
 
-@functools.lru_cache(maxsize=1024)
 def choose_encoding(accept_encoding: str | None) -> str | None:
     """The best encoding that an ``Accept-Encoding`` header allows; None means as it is (RFC 9110, 12.5.3)."""
+    if accept_encoding is None or len(accept_encoding) > LONGEST_HEADER:
+        return None
+    return _best_encoding(accept_encoding)
+
+
+@functools.lru_cache(maxsize=1024)
+def _best_encoding(accept_encoding: str) -> str | None:
     qualities: dict[str, float] = {}
-    for item in (accept_encoding or "").split(","):
+    for item in accept_encoding.split(","):
         coding, _, parameter = item.strip().lower().partition(";")
         name, _, value = parameter.strip().partition("=")
         try:

@@ -68,7 +68,7 @@ def load(spec: str, backends: Mapping[str, str], kind: type[T]) -> type[T]:
     module_name, _, name = target.replace(":", ".").rpartition(".")
     if not module_name:
         known = ", ".join(sorted(backends))
-        raise ValueError(f"must be one of {known}, or a dotted path{nearest(spec, backends)}")
+        raise ValueError(f"must be {known} or a dotted path{nearest(spec, backends)}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

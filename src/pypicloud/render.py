@@ -25,6 +25,9 @@ from pypicloud.util import get_packagetype
 #: The version of the simple API that the pages speak (PEP 629, PEP 792).
 API_VERSION: Final = "1.4"
 
+#: The longest ``Accept`` header for which the answer is remembered.
+LONGEST_REMEMBERED: Final = 1024
+
 
 class Format(enum.StrEnum):
     """The representations of a page; the value is the Content-Type."""
@@ -43,7 +46,6 @@ _OFFERS: Final[Mapping[str, Format]] = {
 }
 
 
-@functools.lru_cache(maxsize=1024)
 def negotiate(accept: str | None, wanted: str | None = None) -> Format:
     """The format that a client's ``Accept`` header, or its ``?format=``, asks for (standards.md 4.2).
 
@@ -56,6 +58,11 @@ def negotiate(accept: str | None, wanted: str | None = None) -> Format:
         return _OFFERS[wanted]
     if not accept or not accept.strip():
         return Format.HTML
+    return _best_format(accept) if len(accept) <= LONGEST_REMEMBERED else _best_format.__wrapped__(accept)
+
+
+@functools.lru_cache(maxsize=1024)
+def _best_format(accept: str) -> Format:
     named, wild = _parse_accept(accept)
     best = max(named.values(), default=0.0)
     if best and best >= wild:

@@ -17,20 +17,27 @@ from webob.request import DisconnectionError
 from pypicloud.access.base import IAccessBackend
 from pypicloud.auth import Authenticator
 from pypicloud.cache.base import ICache
-from pypicloud.errors import BadRequest, Forbidden, LoginRequired, PypicloudError, SettingError, TooLarge
+from pypicloud.errors import BadRequest, Forbidden, LoginRequired, PypicloudError, TooLarge
 from pypicloud.fallback import Policy
 from pypicloud.form import Form, FormReader
 from pypicloud.index import PackageIndex
 from pypicloud.locator import Upstream
 from pypicloud.models import Caller
 from pypicloud.pages import Pages
-from pypicloud.settings import BOOLEAN, FALSE_WORDS, NAMES, SECONDS, TEXT, EnvironSettings, Setting
+from pypicloud.settings import BOOLEAN, FALSE_WORDS, SECONDS, TEXT, EnvironSettings, Kind, Setting, as_list
 
 T = TypeVar("T")
 
+
+def _proxies(text: str) -> tuple[str, ...]:
+    words = as_list(text)
+    TrustedProxies(words)
+    return words
+
+
 TRUSTED_PROXIES: Final = Setting(
     "pypi.trusted_proxies",
-    NAMES,
+    Kind("list of addresses and networks", _proxies),
     (),
     "Addresses or networks of reverse proxies whose X-Forwarded-For, -Proto, -Host and -Prefix headers are "
     "believed; * for any. Off by default.",
@@ -51,14 +58,15 @@ PACKAGE_MAX_AGE: Final = Setting(
     "pypi.package_max_age",
     SECONDS,
     0,
-    "The max-age that streamed files are sent with, for shared caches, too; 0 lets only the client keep them.",
+    "How long, in seconds, shared caches may keep the files that pypi.stream_files sends; 0 lets only the client "
+    "keep them.",
 )
 DEBUG: Final = Setting("pyramid.debug", BOOLEAN, False, "Whether JSON errors carry the stack trace.")
 RELOAD_TEMPLATES: Final = Setting(
     "pyramid.reload_templates", BOOLEAN, False, "Whether JSON answers are indented, to be read by people."
 )
 CACHE_MAX_AGE: Final = Setting(
-    "pyramid.cache_max_age", SECONDS, 3600, "For how long browsers may keep the style sheet."
+    "pyramid.cache_max_age", SECONDS, 3600, "For how many seconds browsers may keep the style sheet."
 )
 SETTINGS: Final = (
     DOWNLOAD_URL,
@@ -91,13 +99,9 @@ class TrustedProxies:
 
     @classmethod
     def read(cls, settings: EnvironSettings) -> TrustedProxies | None:
-        """The proxies that the settings name; None for none. Raises :class:`SettingError`."""
+        """The proxies that the settings name; None for none."""
         words = TRUSTED_PROXIES.read(settings)
-        try:
-            return cls(words) if words else None
-        except ValueError as error:
-            source = settings.source(TRUSTED_PROXIES.key)
-            raise SettingError(TRUSTED_PROXIES.key, str(error), value=" ".join(words), source=source) from error
+        return cls(words) if words else None
 
     def trusts(self, address: str) -> bool:
         """Whether an address is one of the proxies."""
@@ -156,7 +160,7 @@ class Application:
         return PackageIndex(cache, access, self.policy, self.pages, self.upstream)
 
 
-class PypicloudRequest(Request):  # type: ignore[misc]
+class PypicloudRequest(Request):  # type: ignore[misc]  # Pyramid is untyped
     """A request that knows its index and its caller."""
 
     @cached_property

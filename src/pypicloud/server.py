@@ -7,15 +7,19 @@ import functools
 import logging
 import logging.config
 import os
+import resource
 import secrets
+import socket
+import ssl
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 import plaster
 from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 
 from pypicloud.access import passwords
@@ -25,17 +29,24 @@ from pypicloud.front import Front
 from pypicloud.sample import render_config
 from pypicloud.settings import load_ini
 
+#: The most bytes that the headers of a request may have.
+MAX_HEADERS: Final = 64 << 10
+
+#: How many files and connections a worker may have open, if the system lets it.
+MOST_FILES: Final = 32768
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pypicloud serve``."""
     parser.add_argument(
         "config",
+        metavar="CONFIG",
         nargs="?",
         help="the ini file; without it the data directory gets one, with generated keys and an administrator",
     )
     parser.add_argument("--data-dir", default="pypicloud-data", help="where all lies without a CONFIG (%(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (%(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="the port to listen at (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0 for all (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8080, help="the port to listen at (%(default)s)")
     parser.add_argument("--workers", type=_positive, default=1, help="processes that answer requests (%(default)s)")
     parser.add_argument("--threads", type=_positive, default=8, help="threads of each process (%(default)s)")
     parser.add_argument("--tls-cert", type=Path, help="a certificate chain (PEM); with it HTTPS and HTTP/2 are served")
@@ -53,21 +64,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 1 to 65535")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it; the exit status. Raises :class:`SettingError` for what stops the start."""
     from granian import Granian  # noqa: PLC0415 - granian reads its own settings when it is imported
 
-    if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        raise SettingError("--tls-cert", "goes with --tls-key; give both or neither")
-    for file in filter(None, (arguments.tls_cert, arguments.tls_key)):
-        if not file.is_file():
-            raise SettingError("--tls-cert", "there is no such file", value=str(file))
+    _check_certificate(arguments.tls_cert, arguments.tls_key)
+    address = _free_address(arguments.host, arguments.port)
     config = Path(arguments.config) if arguments.config else first_start(Path(arguments.data_dir))
     _, errors = check(load_ini(str(config)))
     if errors:
@@ -75,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     scheme = "http" if arguments.tls_cert is None else "https"
     server = Granian(
         "pypicloud",
-        address=arguments.host,
+        address=address,
         port=arguments.port,
         interface=Interfaces.RSGI,
         workers=arguments.workers,
@@ -87,6 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
         ssl_cert=arguments.tls_cert,
         ssl_key=arguments.tls_key,
         workers_kill_timeout=arguments.stop_timeout,
+        # One that was killed, for lack of memory for example, must not end the others.
+        respawn_failed_workers=True,
+        backpressure=_most_connections(),
+        http1_settings=HTTP1Settings(max_buffer_size=MAX_HEADERS),
+        http2_settings=HTTP2Settings(max_headers_size=MAX_HEADERS),
     )
     loader = functools.partial(
         _load,
@@ -97,6 +115,59 @@ def run(arguments: argparse.Namespace) -> int:
     )
     server.serve(target_loader=cast("Any", loader), wrap_loader=False)
     return 0
+
+
+def _check_certificate(cert: Path | None, key: Path | None) -> None:
+    """Raise :class:`SettingError` unless HTTPS can be served with these two, or is not wanted."""
+    if cert is None and key is None:
+        return
+    if cert is None or key is None:
+        raise SettingError("--tls-cert", "goes with --tls-key; give both or neither")
+    for option, file in (("--tls-cert", cert), ("--tls-key", key)):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise SettingError(option, f"cannot be read: {error.strerror}", value=str(file)) from error
+    try:
+        # With a password, if an empty one, nobody is asked for it.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        reason = f"is no certificate chain (PEM) of the key in {str(key)!r}, which must not have a password"
+        raise SettingError("--tls-cert", reason, value=str(cert)) from error
+
+
+def _free_address(host: str, port: int) -> str:
+    """The IP address of a host that this server can listen at. Raises :class:`SettingError` if it cannot.
+
+    The workers share their port with anybody who asks for that, so two servers at one port would each
+    get some of the requests, and neither would complain.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise SettingError("--host", f"is no address: {error.strerror}", value=host) from error
+    with socket.socket(family, kind) as probe:
+        # A port whose last connections are still winding down is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            where = f"{_shown_host(host)}:{port}"
+            reason = f"cannot listen at {where}: {error.strerror}; choose another with --host or --port"
+            raise PypicloudError(reason) from error
+    return str(address[0])
+
+
+def _most_connections() -> int:
+    """How many clients a worker may be connected with: each is a file to the system, and half are for other files.
+
+    Beyond that granian accepts nobody, however little those who are connected do.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < MOST_FILES:
+        soft = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(soft, MOST_FILES) // 2 if soft != resource.RLIM_INFINITY else MOST_FILES // 2
 
 
 def _load(config: str, threads: int, log_format: str | None, url: str) -> Front:
@@ -164,8 +235,16 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(entry).decode()
 
 
+def one_line(record: logging.LogRecord) -> bool:
+    """Keep a record to its line: the path in granian's access log is the client's, line breaks included."""
+    record.msg = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in record.getMessage())
+    record.args = ()
+    return True
+
+
 def _set_up_logging(config: str, log_format: str | None) -> None:
     """Log as the ini file's sections say, or to standard error in a format that was asked for."""
+    logging.getLogger("granian.access").addFilter(one_line)
     loader = plaster.get_loader(config, protocols=["wsgi"])
     if log_format is None and "loggers" in loader.get_sections():
         loader.setup_logging({"disable_existing_loggers": False})

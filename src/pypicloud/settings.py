@@ -209,7 +209,6 @@ def _size(text: str) -> int:
 TEXT: Final = Kind("text", str)
 BOOLEAN: Final = Kind("boolean", as_bool)
 NAMES: Final = Kind("list of names", as_list)
-LINES: Final = Kind("lines", lambda text: tuple(line.strip() for line in text.splitlines() if line.strip()))
 INTEGER: Final = Kind("integer", _whole)
 SECONDS: Final = Kind("seconds", _natural)
 SIZE: Final = Kind("bytes", _size)
@@ -333,14 +332,14 @@ def _unknown(
     for key in settings:
         if not key.startswith(OUR_PREFIXES) or key in known or key.startswith((*families, *open_prefixes)):
             continue
-        found.append(Finding(key, f"is not a setting{nearest(key, known)}; it is ignored"))
+        found.append(Finding(key, f"is not a setting and is ignored{nearest(key, known)}"))
     variables = {environment_name(key) for key in known}
     starts = tuple(environment_name(prefix) for prefix in (*families, *open_prefixes, *OPEN_PREFIXES))
     for name in settings.environment():
         if name not in variables and not name.startswith(starts):
             near = difflib.get_close_matches(name, variables, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            found.append(Finding(name, f"is no setting's environment variable{hint}; it is ignored"))
+            found.append(Finding(name, f"is no setting's environment variable and is ignored{hint}"))
     return found
 
 

@@ -3,8 +3,6 @@
 They know nothing of callers, bulk questions and revisions, and are given a request that 1.3.12 would have given them.
 """
 
-
-
 from __future__ import annotations
 
 from types import SimpleNamespace

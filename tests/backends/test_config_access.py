@@ -271,10 +271,13 @@ def test_user_names_keep_their_case() -> None:
         ({"group.everyone": "bob"}, "group.everyone"),
         ({"group.authenticated": ""}, "group.authenticated"),
         ({"group.admin": "bob"}, "group.admin"),
-        ({"auth.admins": "bob ghost"}, "auth.admins names ghost"),
-        ({"group.devs": "bob ghost"}, "group.devs names ghost"),
-        ({"pypi.default_read": "devs"}, "names devs"),
-        ({"pypi.default_write": "['everyone']"}, "names ['everyone']"),
+        ({"auth.admins": "bob ghost"}, "auth.admins names 'ghost'"),
+        ({"group.devs": "bob ghost"}, "group.devs names 'ghost'"),
+        ({"pypi.default_read": "devs"}, "pypi.default_read names 'devs'"),
+        ({"pypi.default_write": "['everyone']"}, "and no commas, brackets or quotes"),
+        ({"pypi.allow_overwrite_groups": "devs,"}, "pypi.allow_overwrite_groups names 'devs,'"),
+        ({"pypi.allow_delete_groups": "devs"}, "pypi.allow_delete_groups names 'devs'"),
+        ({"pypi.cache_update": "devs"}, "pypi.cache_update names 'devs'"),
         ({"package.p.user.ghost": "r"}, "package.p.user.ghost"),
         ({"package.p.group.ghosts": "r"}, "package.p.group.ghosts"),
         ({"package.p.user.bob": "readwrite"}, "package.p.user.bob = readwrite"),
@@ -352,7 +355,7 @@ def test_groups_beat_the_deprecated_booleans(
     settings: dict[str, str], overwrite: list[str], delete: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The deprecated booleans count only without the list of groups; what means the same as before is not logged."""
-    access = backend(settings)
+    access = backend({"group.devs": "", **settings})
     assert (access.allow_overwrite, access.allow_delete) == (overwrite, delete)
     assert caplog.messages == []
 

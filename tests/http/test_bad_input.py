@@ -466,7 +466,7 @@ def empty_zip() -> bytes:
     return buffer.getvalue()
 
 
-DAMAGED = "The archive is damaged."
+DAMAGED = "The archive is damaged; build it anew."
 NO_ZIP = "The archive is no zip file, or has a comment or other data after its end."
 
 

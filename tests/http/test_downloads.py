@@ -143,15 +143,17 @@ def test_files_that_may_change_are_revalidated(tmp_path: Path, setting: str) -> 
 
 
 def test_streamed_files_have_a_name_and_an_age(tmp_path: Path) -> None:
-    """``pypi.stream_files`` names the file, and ``pypi.package_max_age`` lets shared caches keep it (compat.md 2.5)."""
-    index = Index(tmp_path, pypi__stream_files="true", pypi__package_max_age="600")
+    """The file has its name, and shared caches keep what nobody had to log in for (compat.md 2.5)."""
+    index = Index(tmp_path, pypi__stream_files="true", pypi__package_max_age="600", pypi__default_read="everyone")
     index.upload_wheel("acme", "1.0+local")
     filename = wheel_name("acme", "1.0+local")
-    answer = send(index, "GET", f"/api/package/acme/{filename}")
+    path = f"/api/package/acme/{filename}"
+    answer = send(index, "GET", path, user=None)
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{filename}"'
     assert answer.headers["Cache-Control"] == "public, max-age=600"
-    part = send(index, "GET", f"/api/package/acme/{filename}", headers={"Range": "bytes=0-3"})
+    part = send(index, "GET", path, user=None, headers={"Range": "bytes=0-3"})
     assert (part.status_int, part.headers["Cache-Control"]) == (206, "public, max-age=600")
+    assert send(index, "GET", path).headers["Cache-Control"] == "private, max-age=600"
 
 
 def test_plain_files_have_no_name(closed: Index) -> None:

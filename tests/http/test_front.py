@@ -11,7 +11,7 @@ import pytest
 from paste.deploy.config import PrefixMiddleware
 
 from pypicloud.errors import SettingError
-from pypicloud.front import Answer, Front
+from pypicloud.front import Answer, Front, _environ
 from support.builds import build_wheel, wheel_name
 from support.world import Index, basic
 
@@ -66,6 +66,15 @@ class Protocol:
 
     async def send_bytes(self, piece: bytes) -> None:
         self.sent += piece
+
+
+class Silent(Protocol):
+    """A client that sends the beginning of a body, and then nothing, but stays connected."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in super().__aiter__():
+            yield piece
+        await asyncio.Event().wait()
 
 
 def ask(
@@ -211,6 +220,33 @@ def test_bodies_that_are_no_forms_are_held_up_to_a_limit(front: Front) -> None:
     """A large body of another kind is read and dropped, and refused."""
     answer = send(front, "POST", "/pypi", "alice", bytes(1 << 20), Content_Type="text/xml")
     assert answer.status == 413
+
+
+def test_a_reading_request_may_have_a_body(front: Front) -> None:
+    """Programs that send their arguments as JSON do so with GET, too."""
+    body = b'{"verbose": true}'
+    headers = {"content_type": "application/json", "content_length": str(len(body))}
+    got = send(front, "GET", "/api/package/", "alice", body, **headers)
+    assert got.status == 200
+    assert b"last_modified" in got.sent
+
+
+def test_a_body_that_stops_coming_is_given_up(front: Front, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens an upload and falls silent is answered, and nothing stays spooled."""
+    monkeypatch.setattr("pypicloud.front.BODY_PATIENCE", 0.05)
+    protocol = Silent(form("acme-9.0.tar.gz", bytes(3 << 20))[: 2 << 20])
+    scope: Any = Scope("POST", "/simple/", {"Content-Type": "multipart/form-data; boundary=b"})
+    asyncio.run(front.__rsgi__(scope, protocol))  # type: ignore[arg-type]
+    assert protocol.status == 408
+    assert not list((index.directory / "packages").glob(".upload-*"))
+
+
+def test_headers_with_underscores_stand_for_no_others() -> None:
+    """X_Forwarded_For is not X-Forwarded-For, which only a trusted proxy can set."""
+    scope: Any = Scope("GET", "/", {"X_Forwarded_For": "203.0.113.9", "Content_Type": "text/xml", "X-A": "1"})
+    environ = _environ(scope)
+    assert environ["HTTP_X_A"] == "1"
+    assert not {"HTTP_X_FORWARDED_FOR", "CONTENT_TYPE"} & environ.keys()
 
 
 def test_behind_a_filter_all_goes_the_long_way(index: Index) -> None:

@@ -68,3 +68,10 @@ def test_a_summary_is_never_null(index: Index) -> None:
     """A project without one has an empty text."""
     index.upload_wheel("acme", "1.0")
     assert search(index, {"name": ["acme"]}, "and") == [{"name": "acme", "summary": "", "version": "1.0"}]
+
+
+def test_a_search_for_too_many_words_is_refused(index: Index) -> None:
+    """The caller hears of the bound; the database never meets a query that it cannot take."""
+    with pytest.raises(xmlrpc.client.Fault, match="no more than 100 words"):
+        search(index, {"name": ["a"] * 60, "summary": ["b"] * 60}, "or")
+    assert search(index, {"name": ["a"] * 50, "summary": ["b"] * 50}, "or") == []

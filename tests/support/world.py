@@ -51,20 +51,20 @@ def settings(directory: Path, **changes: str | None) -> dict[str, str]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-class RawResponse(TestResponse):  # type: ignore[misc]
+class RawResponse(TestResponse):  # type: ignore[misc]  # WebTest is untyped
     """A response as it came: WebTest would undo its content encoding."""
 
     def decode_content(self) -> None:
         """Leave the body as it is."""
 
 
-class RawRequest(TestRequest):  # type: ignore[misc]
+class RawRequest(TestRequest):  # type: ignore[misc]  # WebTest is untyped
     """A request that is answered with a :class:`RawResponse`."""
 
     ResponseClass = RawResponse
 
 
-class RawApp(TestApp):  # type: ignore[misc]
+class RawApp(TestApp):  # type: ignore[misc]  # WebTest is untyped
     """An application whose responses stay as they are sent."""
 
     RequestClass = RawRequest

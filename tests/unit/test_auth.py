@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from pypicloud.access.base import IAccessBackend
 from pypicloud.auth import (
     FREE_FAILURES,
     FREE_FAILURES_OF_ADDRESS,
@@ -22,10 +23,11 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-class CountingAccess:
+class CountingAccess(IAccessBackend):
     """An access backend of one user, which counts how often a password is really verified."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.password = "secret"
         self.verified = 0
 
@@ -55,6 +57,7 @@ class CountingAccess:
         ("Basic " + base64.b64encode(b"no colon").decode(), None),
         ("Basic " + base64.b64encode(b"\xff\xfe:x").decode(), None),
         ("Basic \u00e9", None),
+        (basic("alice", "x" * 16384), None),
     ],
 )
 def test_only_sound_basic_credentials_count(header: str | None, expected: tuple[str, str] | None) -> None:
@@ -66,25 +69,27 @@ def test_a_verified_login_is_not_hashed_again() -> None:
     """The second request of a caller costs no password hashing."""
     authenticator, access = Authenticator(), CountingAccess()
     for _ in range(3):
-        assert authenticator.caller(basic("alice", "secret"), access, "1.2.3.4").user == "alice"  # type: ignore[arg-type]
+        assert authenticator.caller(basic("alice", "secret"), access, "1.2.3.4").user == "alice"
     assert access.verified == 1
-    assert authenticator.remembered(basic("alice", "secret"), access).user == "alice"  # type: ignore[arg-type, union-attr]
+    remembered = authenticator.remembered(basic("alice", "secret"), access)
+    assert remembered is not None
+    assert remembered.user == "alice"
 
 
 def test_a_changed_password_misses_at_once() -> None:
     """The memory is keyed on the stored hash, too: the old password is worth nothing after a change."""
     authenticator, access = Authenticator(), CountingAccess()
-    authenticator.caller(basic("alice", "secret"), access, "1.2.3.4")  # type: ignore[arg-type]
+    authenticator.caller(basic("alice", "secret"), access, "1.2.3.4")
     access.password = "new"
-    assert authenticator.remembered(basic("alice", "secret"), access) is None  # type: ignore[arg-type]
-    assert authenticator.caller(basic("alice", "secret"), access, "1.2.3.4") is ANONYMOUS  # type: ignore[arg-type]
+    assert authenticator.remembered(basic("alice", "secret"), access) is None
+    assert authenticator.caller(basic("alice", "secret"), access, "1.2.3.4") is ANONYMOUS
 
 
 def test_wrong_passwords_are_anonymous_and_never_remembered() -> None:
     """A failure is worked out every time."""
     authenticator, access = Authenticator(), CountingAccess()
     for turn in range(3):
-        assert authenticator.caller(basic("alice", "wrong"), access, "1.2.3.4") is ANONYMOUS  # type: ignore[arg-type]
+        assert authenticator.caller(basic("alice", "wrong"), access, "1.2.3.4") is ANONYMOUS
         assert access.verified == turn + 1
 
 
@@ -132,6 +137,18 @@ def test_an_address_that_tries_many_users_is_slowed() -> None:
         failures.note(f"user{number}", "1.2.3.4")
     with pytest.raises(TooManyAttempts):
         failures.check("another", "1.2.3.4")
+
+
+def test_a_forgotten_job_only_ever_waits() -> None:
+    """However many failures there were, the next attempt waits a minute, and is then looked at."""
+    now = [0.0]
+    failures = FailedLogins(clock=lambda: now[0])
+    for _ in range(2000):
+        now[0] += 61
+        failures.check("alice", "192.0.2.1")
+        failures.note("alice", "192.0.2.1")
+    with pytest.raises(TooManyAttempts):
+        failures.check("alice", "192.0.2.1")
 
 
 def test_an_hour_without_a_failure_forgives() -> None:

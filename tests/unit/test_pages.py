@@ -118,3 +118,8 @@ def test_threads_may_share_the_memory() -> None:
         thread.join()
     assert 0 < pages.size <= 100_000
     assert pages.size == sum(pages._sizes.values())
+
+
+def test_a_header_that_is_too_long_is_not_looked_at() -> None:
+    """What was chosen is remembered by the header, so no client can fill the memory with its headers."""
+    assert choose_encoding("gzip" + " " * 5000) is None

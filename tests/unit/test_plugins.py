@@ -36,9 +36,9 @@ def test_every_spelling_of_a_class(spec: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("fil", "must be one of file, or a dotted path; did you mean file?"),
-        ("s3", "must be one of file, or a dotted path"),
-        ("", "must be one of file, or a dotted path"),
+        ("fil", "must be file or a dotted path; did you mean file?"),
+        ("s3", "must be file or a dotted path"),
+        ("", "must be file or a dotted path"),
         ("nowhere.Thing", "there is no module 'nowhere' to import"),
         ("pypicloud.nowhere.Thing", "there is no module 'pypicloud.nowhere' to import"),
         ("pypicloud.storage.files.Nowhere", "module 'pypicloud.storage.files' has no class 'Nowhere'"),

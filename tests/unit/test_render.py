@@ -12,6 +12,7 @@ from pypicloud.errors import NotAcceptable
 from pypicloud.models import Link, Package, ProjectPage, normalized
 from pypicloud.render import (
     Format,
+    _best_format,
     latest,
     legacy_json,
     link_list,
@@ -79,6 +80,13 @@ def test_the_query_beats_the_header() -> None:
     assert negotiate("text/html", "application/vnd.pypi.simple.v1+json") is Format.JSON
     with pytest.raises(NotAcceptable, match="format 'json' is not offered"):
         negotiate("text/html", "json")
+
+
+def test_a_long_header_is_understood_but_not_remembered() -> None:
+    """What was chosen is remembered by the header, so no client can fill the memory with its headers."""
+    before = _best_format.cache_info().currsize
+    assert negotiate("text/x, " * 1000 + "text/html") is Format.HTML
+    assert _best_format.cache_info().currsize == before
 
 
 def test_json_holds_every_known_fact() -> None:

@@ -110,7 +110,7 @@ def test_what_is_odd_is_printed(config: Path, capsys: pytest.CaptureFixture[str]
     status, found = report(config, capsys, lines)
     assert status == 0
     warnings = "\n".join(found["warnings"])
-    assert "pypi.fallbak is not a setting; did you mean pypi.fallback?" in warnings
+    assert "pypi.fallbak is not a setting and is ignored; did you mean pypi.fallback?" in warnings
     assert "pypi.s3 is the older name of pypi.storage" in warnings
     assert "pypi.allow_overwrite is deprecated; please use pypi.allow_overwrite_groups" in warnings
 

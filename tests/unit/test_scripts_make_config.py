@@ -35,7 +35,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 def application(text: str) -> configparser.SectionProxy:
     """The section of the application in a file's text."""
     parser = configparser.ConfigParser(defaults={"here": "/srv"})
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as the library documents it
     parser.read_string(text)
     return parser["app:main"]
 

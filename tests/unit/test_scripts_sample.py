@@ -104,7 +104,7 @@ def rendered(purpose: str, **options: Any) -> str:
 def parsed(text: str) -> dict[str, dict[str, str]]:
     """The sections of a file with their values, uninterpreted."""
     parser = configparser.RawConfigParser()
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as the library documents it
     parser.read_string(text)
     return {section: dict(parser[section]) for section in parser.sections()}
 

@@ -13,7 +13,6 @@ from pypicloud.errors import SettingError
 from pypicloud.settings import (
     BOOLEAN,
     INTEGER,
-    LINES,
     NAMES,
     PATH,
     REQUIRED,
@@ -226,7 +225,6 @@ def test_lists_are_words(text: str, words: tuple[str, ...]) -> None:
         (TEXT, " as is ", " as is "),
         (BOOLEAN, "on", True),
         (NAMES, "a b", ("a", "b")),
-        (LINES, "\n a b \n\n c\n", ("a b", "c")),
         (INTEGER, "-5", -5),
         (SECONDS, "0", 0),
         (SIZE, "1024", 1024),
@@ -305,7 +303,7 @@ def test_older_spellings_still_work() -> None:
 def test_any_text_is_converted_or_refused(text: str) -> None:
     """Whatever a file says leads to a value or to a SettingError."""
     settings = EnvironSettings({"k": text}, {})
-    for kind in (TEXT, BOOLEAN, NAMES, LINES, INTEGER, SECONDS, SIZE, one_of("a")):
+    for kind in (TEXT, BOOLEAN, NAMES, INTEGER, SECONDS, SIZE, one_of("a")):
         setting: Setting[Any] = Setting("k", kind, None, "")
         try:
             value = setting.read(settings)
@@ -345,8 +343,8 @@ def test_nothing_odd_gives_no_finding() -> None:
 @pytest.mark.parametrize(
     ("file", "key", "message"),
     [
-        ({"pypi.falback": "x"}, "pypi.falback", "is not a setting; did you mean pypi.fallback?; it is ignored"),
-        ({"storage.zzz": "x"}, "storage.zzz", "is not a setting; it is ignored"),
+        ({"pypi.falback": "x"}, "pypi.falback", "is not a setting and is ignored; did you mean pypi.fallback?"),
+        ({"storage.zzz": "x"}, "storage.zzz", "is not a setting and is ignored"),
         ({"db.address": "x"}, "db.address", "is the older name of db.url; please rename it"),
         ({"pypi.allow_old": "yes"}, "pypi.allow_old", "is deprecated; please use pypi.allow_groups"),
         ({"pypi.stream_files": "ja"}, "pypi.stream_files", "'ja' is neither yes nor no and counts as no"),
@@ -360,7 +358,7 @@ def test_odd_keys_are_found(file: dict[str, str], key: str, message: str) -> Non
 def test_unknown_variables_are_found() -> None:
     """A PPC_ variable of no setting is named with the nearest that is one."""
     assert warned({}, {"PPC_PYPI_FALBACK": "x"}) == {
-        "PPC_PYPI_FALBACK": "is no setting's environment variable; did you mean PPC_PYPI_FALLBACK?; it is ignored"
+        "PPC_PYPI_FALBACK": "is no setting's environment variable and is ignored; did you mean PPC_PYPI_FALLBACK?"
     }
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from pypicloud.access import dumps, passwords
+from pypicloud.access import dumps, options, passwords
 from pypicloud.access.base import IAccessBackend
 from pypicloud.access.base_json import IJsonAccessBackend, Rights
 from pypicloud.access.rights import BUILT_IN_GROUPS, PERMISSIONS, READ, WRITE
@@ -24,6 +24,15 @@ PACKAGE: Final = Setting(
     "",
     "package.<project>.user.<name>, package.<project>.group.<name>: r, w or rw. Once a project has any of these, "
     "only they count for it.",
+)
+
+#: The settings that name groups.
+_GROUP_LISTS: Final = (
+    options.DEFAULT_READ,
+    options.DEFAULT_WRITE,
+    options.CACHE_UPDATE,
+    options.ALLOW_OVERWRITE_GROUPS,
+    options.ALLOW_DELETE_GROUPS,
 )
 
 #: The length up to which a permission text is letters and beyond which it is words (compat.md 1.8).
@@ -49,8 +58,8 @@ class ConfigAccessBackend(IJsonAccessBackend):
         """Read the settings, once at the start; return the keyword arguments of the constructor."""
         kwargs = super().configure(settings)
         data = access_data(settings)
-        defaults = {*kwargs["default_read"], *kwargs["default_write"]}
-        for sentence in oddities(data, defaults):
+        named = {setting.key: setting.read(settings) for setting in _GROUP_LISTS}
+        for sentence in oddities(data, named):
             LOG.warning("%s (%s)", sentence, settings.file or "settings")
         return {**kwargs, "data": data, "rights": Rights(data)}
 
@@ -130,8 +139,11 @@ def parse_permissions(text: str) -> list[str]:
     return [word for word in PERMISSIONS if word in text.split()]
 
 
-def oddities(data: Mapping[str, Any], default_groups: Iterable[str]) -> Iterator[str]:
-    """A sentence on each user or group that is named but not defined, and on each hash that cannot be checked."""
+def oddities(data: Mapping[str, Any], named: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """A sentence on each user or group that is named but not defined, and on each hash that cannot be checked.
+
+    ``named`` are the groups that settings name, by key.
+    """
     users, groups = data["users"], {*data["groups"], *BUILT_IN_GROUPS}
     for name, stored in users.items():
         if not passwords.is_hash(stored):
@@ -139,14 +151,20 @@ def oddities(data: Mapping[str, Any], default_groups: Iterable[str]) -> Iterator
     lists = {"auth.admins": data["admins"], **{f"group.{group}": members for group, members in data["groups"].items()}}
     for key, names in lists.items():
         for name in sorted({*names} - users.keys()):
-            yield f"{key} names {name}, but there is no user.{name}"
-    for group in sorted({*default_groups} - groups):
-        yield f"pypi.default_read or pypi.default_write names {group}, but there is no group.{group}"
+            yield f"{key} names {name!r}, but there is no user.{name}{_hint(name)}"
+    for key, names in named.items():
+        for group in sorted({*names} - groups):
+            yield f"{key} names {group!r}, but there is no group.{group}{_hint(group)}"
     for project, entries in data["packages"].items():
         strangers = [("user", name) for name in entries["users"] if name not in users]
         strangers += [("group", name) for name in entries["groups"] if name not in groups]
         for kind, name in strangers:
             yield f"package.{project}.{kind}.{name} is there, but there is no {kind}.{name}"
+
+
+def _hint(name: str) -> str:
+    is_other_list = not set(name).isdisjoint(",[]'\"")
+    return "; in a list, put spaces between the words, and no commas, brackets or quotes" if is_other_list else ""
 
 
 def _ini_lines(data: Mapping[str, Any]) -> Iterator[str]:

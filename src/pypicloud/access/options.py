@@ -33,7 +33,8 @@ CACHE_UPDATE: Final = Setting(
     "pypi.cache_update",
     NAMES,
     ("authenticated",),
-    "With pypi.fallback = cache, the groups whose downloads are fetched from the upstream index and kept.",
+    "With pypi.fallback = cache, which this version does not have yet, the groups whose downloads are fetched from "
+    "the upstream index and kept.",
 )
 ALLOW_OVERWRITE_GROUPS: Final = Setting(
     "pypi.allow_overwrite_groups",
@@ -65,22 +66,25 @@ SCHEME: Final = Setting(
     "auth.scheme",
     one_of(*passwords.SCHEMES, *passwords.SCHEME_ALIASES),
     passwords.DEFAULT_SCHEME,
-    "The format of new password hashes; all of them can be checked, whatever this says.",
+    "The format of new password hashes, for access backends whose passwords can be changed; all formats can be "
+    "checked, whatever this says. ppc-gen-password has an option of its own.",
 )
 ROUNDS: Final = Setting(
     "auth.rounds",
     INTEGER,
     0,
-    "The rounds of new password hashes; 0 means what suits the scheme. More is slower, for attackers too.",
+    "The rounds of these new password hashes; 0 means what suits the scheme. More is slower, for attackers too.",
 )
 SIGNING_KEY: Final = Setting(
     "auth.signing_key",
     TEXT,
     "",
-    "The key that signs signup tokens; without one there are none.",
+    "The key that signs signup tokens, for access backends where users can sign up; without one there are none.",
     secret=True,
 )
-TOKEN_EXPIRE: Final = Setting("auth.token_expire", SECONDS, 7 * 24 * 3600, "How long a signup token is valid.")
+TOKEN_EXPIRE: Final = Setting(
+    "auth.token_expire", SECONDS, 7 * 24 * 3600, "How long a signup token is valid, in seconds."
+)
 
 SETTINGS: Final[tuple[Setting[Any], ...]] = (
     DEFAULT_READ,

@@ -13,7 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", metavar="CONFIG", help="the ini file; CONFIG#name reads [app:name] instead of [app:main]"
     )
     parser.add_argument(
-        "variables", metavar="NAME=value", nargs="*", type=_variable, help="a value for %%(NAME)s in the file"
+        "variables",
+        metavar="NAME=value",
+        nargs="*",
+        type=_variable,
+        # Without a default a missing CONFIG would be reported together with this one, as if both were needed.
+        default=[],
+        help="a value for %%(NAME)s in the file",
     )
 
 

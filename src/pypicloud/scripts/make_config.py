@@ -81,16 +81,15 @@ def _text(arguments: argparse.Namespace) -> str:
     """The file's text, after everything that is not known yet was asked, in the documented order."""
     purpose = arguments.purpose or prompts.prompt_option("What is this config file for?", ("dev", "test", "prod"))
     chosen = arguments.storage or prompts.prompt_option("Where do you want to store your packages?", _STORAGES)
+    if chosen != "filesystem":
+        _warn_of(chosen)
     storage = _STORAGE_SETTINGS[chosen](arguments)
     admin = arguments.admin or prompts.prompt("Admin username?", validate=lambda name: _is_said(_admin_fault(name)))
     password = prompts.read_password_line() if arguments.password_stdin else prompts.prompt_password()
     # The rest is imported when all is answered: it takes a moment.
     from pypicloud.access.passwords import get_pwd_context  # noqa: PLC0415
-    from pypicloud.declared import STORAGE  # noqa: PLC0415
     from pypicloud.sample import render_config  # noqa: PLC0415
 
-    if STORAGE.missing(chosen):
-        print(f"Note that this version of PyPICloud cannot store in {chosen} yet.", file=sys.stderr)
     return render_config(
         purpose,
         admin=admin,
@@ -98,6 +97,14 @@ def _text(arguments: argparse.Namespace) -> str:
         storage=storage,
         fallback=arguments.fallback,
     )
+
+
+def _warn_of(storage: str) -> None:
+    """Say that this version does not start with a storage, before its keys are asked for."""
+    from pypicloud.declared import STORAGE  # noqa: PLC0415 - the file storage, which most choose, needs no look
+
+    if STORAGE.missing(storage):
+        print(f"Note that this version of PyPICloud cannot store in {storage} yet.", file=sys.stderr)
 
 
 def _s3(arguments: argparse.Namespace) -> dict[str, str]:

@@ -103,7 +103,9 @@ def stream(request: PypicloudRequest, package: Package) -> Response:
     response = request.db.storage.stream_response(package)
     response.headers["Content-Disposition"] = f'attachment; filename="{quote(package.filename, safe="+!")}"'
     if request.app.package_max_age:
-        response.headers["Cache-Control"] = f"public, max-age={request.app.package_max_age}"
+        # A shared cache hands what is public to everybody, so what somebody had to log in for must not be.
+        scope = "public" if request.caller.user is None else "private"
+        response.headers["Cache-Control"] = f"{scope}, max-age={request.app.package_max_age}"
         return response
     return file(request, response)
 

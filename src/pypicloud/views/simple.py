@@ -111,6 +111,9 @@ def xmlrpc_call(request: PypicloudRequest) -> Response:
     return Response(body=text.encode(), content_type="text/xml", charset="utf-8")
 
 
+#: The most words that are searched for at once; databases take only so many conditions in one query.
+MOST_WORDS: Final = 100
+
 #: What XML that is no call makes its readers raise.
 _NO_CALL: Final = (
     expat.ExpatError,
@@ -150,4 +153,6 @@ def _search_call(body: bytes) -> tuple[dict[str, list[str]], str]:
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
             raise wrong
         criteria[key] = listed
+    if sum(map(len, criteria.values())) > MOST_WORDS:
+        raise xmlrpc.client.Fault(-32602, f"search takes no more than {MOST_WORDS} words")
     return criteria, str(operator)
