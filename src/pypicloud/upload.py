@@ -74,12 +74,12 @@ def check_digests(upload: Upload) -> None:
 def check_agreement(name: NormalizedName, version: str, distribution: Distribution) -> None:
     """Refuse an archive whose own metadata name another project or version."""
     if normalized(distribution.name) != name:
-        raise InvalidUpload(f"the metadata in the file name project {distribution.name!r}, not {name!r}; build it anew")
+        raise InvalidUpload(f"the metadata inside says project {distribution.name!r}, not {name!r}; build it anew")
     try:
         agrees = Version(distribution.version) == Version(version)
     except InvalidVersion:
         agrees = False
     if not agrees:
         raise InvalidUpload(
-            f"the metadata in the file name version {distribution.version!r}, not {version!r}; build it anew"
+            f"the metadata inside says version {distribution.version!r}, not {version!r}; build it anew"
         )

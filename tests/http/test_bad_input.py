@@ -358,7 +358,7 @@ def test_a_wrong_ending(house: Index, filename: str) -> None:
             WHEEL,
             "acme",
             "2.0",
-            "the metadata in the file name project 'other', not 'acme'; build it anew",
+            "the metadata inside says project 'other', not 'acme'; build it anew",
         ),
         (
             b"no archive to look into",
@@ -379,21 +379,21 @@ def test_a_wrong_ending(house: Index, filename: str) -> None:
             SDIST,
             "acme",
             "2.0",
-            "the metadata in the file name project 'other', not 'acme'; build it anew",
+            "the metadata inside says project 'other', not 'acme'; build it anew",
         ),
         (
             build_sdist("acme", "2.1"),
             SDIST,
             "acme",
             "2.0",
-            "the metadata in the file name version '2.1', not '2.0'; build it anew",
+            "the metadata inside says version '2.1', not '2.0'; build it anew",
         ),
         (
             build_sdist("acme", "2.0", core_metadata=metadata("acme", "soon")),
             SDIST,
             "acme",
             "2.0",
-            "the metadata in the file name version 'soon', not '2.0'; build it anew",
+            "the metadata inside says version 'soon', not '2.0'; build it anew",
         ),
     ],
 )

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pypicloud.errors import PackageNotFound, PypicloudError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
@@ -62,9 +64,10 @@ class Rebuild:
                 self.write()
                 self.progress(count)
         self.write()
-        self.drop()
+        missed = storage.unreadable_count - unreadable_before
+        self.drop(is_sure=missed == 0)
         self.progress(count)
-        self.unreadable += storage.unreadable_count - unreadable_before
+        self.unreadable += missed
         rebuilt = Rebuilt(self.added, self.changed, self.removed, self.unchanged, self.unreadable)
         LOG.info("Cache rebuilt from storage: %s", rebuilt)
         return rebuilt
@@ -106,15 +109,30 @@ class Rebuild:
             self.known[package.filename] = self.seen[package.filename]
         self.batch.clear()
 
-    def drop(self) -> None:
-        """Forget what is no longer stored."""
+    def drop(self, *, is_sure: bool) -> None:
+        """Forget what is no longer stored.
+
+        A listing that could not read everything is no proof: then each missing file is looked for once more.
+        """
         vanished = [filename for filename in self.known if filename not in self.seen]
         for start in range(0, len(vanished), BATCH):
             with self.cache.transaction():
                 rows = self.cache.fetch_many(vanished[start : start + BATCH])
                 gone = [package for filename, package in rows.items() if self.is_as_read(filename, rows)]
+                if not is_sure:
+                    gone = [package for package in gone if self.is_gone(package)]
                 self.cache.clear_many(gone)
             self.removed += len(gone)
+
+    def is_gone(self, package: Package) -> bool:
+        """Whether the storage says that there is no such file; that it cannot tell is no answer."""
+        try:
+            with self.cache.storage.open(package):
+                return False
+        except PackageNotFound:
+            return True
+        except (PypicloudError, OSError):
+            return False
 
     def is_as_read(self, filename: str, rows: Mapping[str, Package]) -> bool:
         """Whether the row, or its absence, is what this rebuild has read or written last."""

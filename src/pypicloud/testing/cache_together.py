@@ -16,6 +16,7 @@ import pytest
 
 from pypicloud.cache import rebuild
 from pypicloud.cache.rebuild import Rebuilt
+from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package
 from pypicloud.testing.cache_fixtures import (
     NOW,
@@ -31,7 +32,7 @@ from pypicloud.testing.cache_fixtures import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pypicloud.cache.base import ICache
     from pypicloud.testing.storage import MemoryStorage
@@ -272,6 +273,29 @@ class TogetherContract(CacheFixtures):
             assert cache.rebuild() == Rebuilt(added=1, unreadable=2)
         assert "a/b/c" in caplog.text
         assert "x-" in caplog.text
+
+    def test_an_incomplete_listing_is_no_proof(self, cache: ICache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where storage could not read everything, a file that was not listed is dropped only if it is really gone."""
+        hidden, gone, lost = package("hidden"), package("gone"), package("lost")
+        put(cache, hidden, gone, lost)
+        cache.rebuild()
+        cache.storage.delete(gone)
+        storage, opened = cache.storage, cache.storage.open
+        rest = [each for each in storage.list(Package) if each not in (hidden, lost)]
+
+        def listed(_: Any = Package) -> Iterator[Package]:
+            storage.unreadable("hidden", "may not be read")
+            yield from rest
+
+        def looked_for(wanted: Package) -> Any:
+            if wanted == lost:
+                raise BackendUnavailable("the disk is slow")
+            return opened(wanted)
+
+        monkeypatch.setattr(storage, "list", listed)
+        monkeypatch.setattr(storage, "open", looked_for)
+        assert cache.rebuild().removed == 1
+        assert {each.filename for each in cache.everything()} == {hidden.filename, lost.filename}
 
     @pytest.mark.parametrize("batch", [1, 2])
     @pytest.mark.parametrize("turned", [False, True])
