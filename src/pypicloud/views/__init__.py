@@ -101,7 +101,7 @@ def _log(request: PypicloudRequest, error: PypicloudError, cause: Exception | No
         LOG.info("%s %s: %d %s: %s", reference, where, error.status, error.key, error)
 
 
-def documented_views() -> dict[str, Any]:
+def _documented() -> dict[str, Any]:
     """The views that are documented as functions of this package."""
     from pypicloud.views.home import get_index, health_endpoint  # noqa: PLC0415 - home imports this package
 
@@ -110,6 +110,6 @@ def documented_views() -> dict[str, Any]:
 
 def __getattr__(name: str) -> Any:
     try:
-        return documented_views()[name]
+        return _documented()[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
