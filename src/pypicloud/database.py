@@ -56,8 +56,21 @@ class Database:
     ) -> Database:
         """The database that the settings name, reached, and with its tables.
 
-        Every other key below the prefix of ``url``, save those in ``others``, is an option of the engine.
         Raises :class:`SettingError` when it cannot be reached or an option has a value of no use.
+        """
+        database = cls.prepare(settings, url, poolclass, others)
+        with _unusable(settings, url):
+            _create(database.engine, tables)
+        return database
+
+    @classmethod
+    def prepare(
+        cls, settings: EnvironSettings, url: Setting[str], poolclass: Setting[str], others: Collection[str] = ()
+    ) -> Database:
+        """The database that the settings name; it is not reached for before it is used.
+
+        Every other key below the prefix of ``url``, save those in ``others``, is an option of the engine.
+        Raises :class:`SettingError` for a value that can be of no use, wherever the database is.
         """
         prefix = url.key.removesuffix("url")
         settings.read_prefix_from_environ(prefix)
@@ -68,17 +81,13 @@ class Database:
             if key.startswith(prefix) and key not in {url.key, poolclass.key, *others}
         }
         fixed = _fixed_options(address, _poolclass(settings, poolclass))
-        try:
+        with _unusable(settings, url):
             # Made once without the options, so that what is wrong with the URL is not put down to one of them.
             _engine(address, fixed)
             engine = _engine(address, {**fixed, **_accepted(settings, address, fixed, prefix, options)})
             if engine.dialect.name == "sqlite":
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
-            _create(engine, tables)
-        except (ImportError, ValueError, SQLAlchemyError) as error:
-            reason = f"this database cannot be used: {_cause(error, address)}"
-            raise SettingError(url.key, reason, value=_shown(address), source=settings.source(url.key)) from error
         return cls(engine)
 
     @property
@@ -122,6 +131,17 @@ class Database:
         self.engine.dispose()
         if self.reader is not None:
             self.reader.close()
+
+
+@contextmanager
+def _unusable(settings: EnvironSettings, url: Setting[str]) -> Iterator[None]:
+    """Say of which setting it is that a database cannot be used, and why."""
+    try:
+        yield
+    except (ImportError, ValueError, SQLAlchemyError) as error:
+        address = _address(settings, url)
+        reason = f"this database cannot be used: {_cause(error, address)}"
+        raise SettingError(url.key, reason, value=_shown(address), source=settings.source(url.key)) from error
 
 
 class Reader(threading.local):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pypicloud import access, auth, cache, fallback, index, pages, plugins, request, storage
 from pypicloud.access.base import IAccessBackend
@@ -61,6 +61,9 @@ _EVERYWHERE: Final[tuple[tuple[str, Settings], ...]] = (
 )
 
 
+Backend: TypeAlias = "type[IStorage | ICache | IAccessBackend]"
+
+
 @dataclass(frozen=True)
 class Choice:
     """A kind of backend: the setting that chooses one, what there is, and the prefix of its own settings.
@@ -71,16 +74,16 @@ class Choice:
     word: str
     setting: Setting[str]
     backends: Mapping[str, str]
-    base: type
+    base: Backend
     prefix: str
     later: Mapping[str, str]
 
-    def resolve(self, settings: EnvironSettings) -> type:
+    def resolve(self, settings: EnvironSettings) -> Backend:
         """The class that is chosen. Raises :class:`SettingError`."""
         spec = self.setting.read(settings)
         missing = self.missing(spec)
         if missing is None:
-            found: type = plugins.resolve(self.setting, settings, self.backends, self.base)
+            found: Backend = plugins.resolve(self.setting, settings, self.backends, self.base)
             return found
         has = ", ".join(sorted(self.backends))
         raise SettingError(
@@ -208,7 +211,7 @@ def _class_settings(backend: type) -> Settings:
     return declared
 
 
-def _chosen(settings: EnvironSettings) -> tuple[list[tuple[Choice, type]], list[SettingError]]:
+def _chosen(settings: EnvironSettings) -> tuple[list[tuple[Choice, Backend]], list[SettingError]]:
     found, errors = [], []
     for choice in CHOICES:
         try:
@@ -231,12 +234,13 @@ def check(settings: EnvironSettings) -> tuple[list[Finding], list[SettingError]]
                 setting.read(settings)
             except SettingError as error:
                 errors.append(error)
-    try:
-        fallback.check(settings)
-    except SettingError as error:
-        # What a setting says alone was found above.
-        if error.setting not in {found.setting for found in errors}:
-            errors.append(error)
+    for look in (fallback.check, *(backend.check for _, backend in chosen)):
+        try:
+            look(settings)
+        except SettingError as error:
+            # What a setting says alone was found above.
+            if error.setting not in {found.setting for found in errors}:
+                errors.append(error)
     # A class of somebody else, or one that cannot be found, may read any key below its prefix.
     closed = {choice.prefix for choice, backend in chosen if backend.__module__.startswith("pypicloud.")}
     open_prefixes = [choice.prefix for choice in CHOICES if choice.prefix not in closed]

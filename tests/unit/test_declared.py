@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -240,3 +241,21 @@ def test_an_odd_boolean_is_named() -> None:
     """A word that is neither yes nor no is named with what it counts as."""
     findings, _ = checked({"pypi.stream_files": "enabled"})
     assert "counts as no" in findings["pypi.stream_files"]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"db.url": "sqlite:////nowhere/at/all/db.sqlite"}, "does not exist"),
+        ({"db.url": "nonsense"}, "must be an SQLAlchemy URL"),
+        ({"db.poolclass": "sqlalchemy.pool.NoPool"}, "NoPool"),
+        ({"db.pool_size": "abc"}, "abc"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_found(tmp_path: Path, values: dict[str, str], sentence: str) -> None:
+    """What would stop the start is found without connecting: nothing is made by looking."""
+    database = tmp_path / "db.sqlite"
+    settings = {"storage.dir": str(tmp_path / "packages"), "db.url": f"sqlite:///{database}", **values}
+    _, [error] = check(EnvironSettings(settings, env={}))
+    assert sentence in str(error)
+    assert list(tmp_path.iterdir()) == []

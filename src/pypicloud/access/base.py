@@ -85,6 +85,13 @@ class IAccessBackend:
         return options.read(settings)
 
     @classmethod
+    def check(cls, settings: EnvironSettings) -> None:
+        """Raise :class:`SettingError` for what would stop :meth:`configure`, without reaching for anything.
+
+        ``pypicloud check-config`` asks this. What is wrong with one setting alone is found from ``SETTINGS``.
+        """
+
+    @classmethod
     def postfork(cls, **kwargs: Any) -> None:
         """Make anew what a fork must not share; called in each worker with what ``configure`` returned."""
 

@@ -71,6 +71,13 @@ class ICache:
         }
 
     @classmethod
+    def check(cls, settings: EnvironSettings) -> None:
+        """Raise :class:`SettingError` for what would stop :meth:`configure`, without reaching for anything.
+
+        ``pypicloud check-config`` asks this. What is wrong with one setting alone is found from ``SETTINGS``.
+        """
+
+    @classmethod
     def postfork(cls, **kwargs: Any) -> None:
         """Called in each worker after a fork, with what ``configure`` returned."""
 

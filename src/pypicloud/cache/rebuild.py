@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -33,6 +34,9 @@ class Rebuilt:
     removed: int = 0
     unchanged: int = 0
     unreadable: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in dataclasses.asdict(self).items())
 
 
 class Rebuild:
@@ -69,7 +73,7 @@ class Rebuild:
         self.progress(count)
         self.unreadable += missed
         rebuilt = Rebuilt(self.added, self.changed, self.removed, self.unchanged, self.unreadable)
-        LOG.info("Cache rebuilt from storage: %s", rebuilt)
+        LOG.info("The cache agrees with the storage: %s", rebuilt)
         return rebuilt
 
     def take(self, package: Package) -> None:

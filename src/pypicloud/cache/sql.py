@@ -117,6 +117,11 @@ class SQLCache(ICache):
         return {**super().configure(settings), "database": database}
 
     @classmethod
+    def check(cls, settings: EnvironSettings) -> None:
+        """Look at the database's address and options; it is not connected to."""
+        Database.prepare(settings.clone(), URL, POOLCLASS, others=(GRACEFUL_RELOAD.key,)).close()
+
+    @classmethod
     def postfork(cls, **kwargs: Any) -> None:
         """Leave the parent's connections alone."""
         kwargs["database"].after_fork()

@@ -66,6 +66,13 @@ class IStorage:
         """The keyword arguments of the constructor, worked out once at the start."""
         return {}
 
+    @classmethod
+    def check(cls, settings: EnvironSettings) -> None:
+        """Raise :class:`SettingError` for what would stop :meth:`configure`, without reaching for anything.
+
+        ``pypicloud check-config`` asks this. What is wrong with one setting alone is found from ``SETTINGS``.
+        """
+
     @property
     def has_own_urls(self) -> bool:
         """Whether :meth:`get_url` gives other links than those to the server's download endpoint."""
