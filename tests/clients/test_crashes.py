@@ -153,3 +153,18 @@ def test_racing_uploads(workers: str, installation: Installation, tmp_path: Path
             assert server.ask(f"/api/package/{NAME}/{filename}.metadata").status == 200
         server.rebuild()
         assert page(server)[filename] == hashlib.sha256(winner).hexdigest()
+
+
+def test_a_worker_that_is_killed_is_replaced(installation: Installation, tmp_path: Path) -> None:
+    """When the system kills one process of two, for lack of memory say, the server answers on and has two again."""
+    with serving(installation, write_config(tmp_path), "--workers", "2") as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        before = set(children.read_text().split())
+        os.kill(int(min(before)), signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while len(after := set(children.read_text().split()) - {min(before)}) < len(before):
+            assert time.monotonic() < deadline, server.log_tail()
+            time.sleep(0.1)
+        assert after != before
+        server.wait()
+        assert server.process.poll() is None
