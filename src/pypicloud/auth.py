@@ -36,6 +36,9 @@ FREE_FAILURES: Final = 10
 FREE_FAILURES_OF_ADDRESS: Final = 100
 LONGEST_DELAY: Final = 60.0
 
+#: Behind a proxy that is not trusted all clients have one address: together they are slowed, never locked out.
+LONGEST_DELAY_OF_ADDRESS: Final = 1.0
+
 #: The longest ``Authorization`` header that is looked at; what is longer holds no password that could be checked.
 LONGEST_HEADER: Final = 16384
 
@@ -103,18 +106,18 @@ class FailedLogins:
     def check(self, user: str, address: str) -> None:
         """Raise :class:`TooManyAttempts` while the user, at this address, or the address has to wait."""
         wait = max(
-            self._wait((user, address), FREE_FAILURES),
-            self._wait((address,), FREE_FAILURES_OF_ADDRESS),
+            self._wait((user, address), FREE_FAILURES, LONGEST_DELAY),
+            self._wait((address,), FREE_FAILURES_OF_ADDRESS, LONGEST_DELAY_OF_ADDRESS),
         )
         if wait > 0:
             seconds = int(wait) + 1
             raise TooManyAttempts(f"too many failed logins; try again in {seconds} seconds", seconds)
 
-    def _wait(self, key: tuple[str, ...], free: int) -> float:
+    def _wait(self, key: tuple[str, ...], free: int, longest: float) -> float:
         count, last = self._failures.get(key, (0, 0.0))
         over = count - free
         # A power of a thousand, which a forgotten job reaches in a day, is more than a float holds.
-        return 0.0 if over < 0 else last + min(2.0 ** min(over, 10), LONGEST_DELAY) - self._clock()
+        return 0.0 if over < 0 else last + min(2.0 ** min(over, 10), longest) - self._clock()
 
     def note(self, user: str, address: str) -> None:
         """Count a failure."""

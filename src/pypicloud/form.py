@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
-from pypicloud.errors import BadRequest, TooLarge, not_written
+from pypicloud.errors import BadRequest, LoginRequired, TooLarge, not_written
 
 #: Bounds on everything but the file itself: descriptions are long, but not this long.
 MAX_TEXT: Final = 16 << 20
@@ -106,10 +106,11 @@ class FormReader:
 
     ``limit`` bounds the whole body in bytes. Trouble is noticed at once but raised by :meth:`finish`
     only: a client that is cut off while it sends loses the message (standards.md 1.9), so the rest of
-    the body is read and dropped, up to the limit.
+    the body is read and dropped, up to the limit. So is all of a form that is not wanted, because its
+    sender may not upload anything.
     """
 
-    def __init__(self, content_type: str, directory: str | None, limit: int) -> None:
+    def __init__(self, content_type: str, directory: str | None, limit: int, *, is_wanted: bool = True) -> None:
         self._limit = limit
         self._directory = directory
         self._received = 0
@@ -119,8 +120,11 @@ class FormReader:
         self._segment: MultipartSegment | None = None
         self._text = bytearray()
         self._kept = 0
-        media, options = parse_options_header(content_type)
         self._parser: PushMultipartParser | None = None
+        if not is_wanted:
+            self._trouble = LoginRequired("to upload you need to log in")
+            return
+        media, options = parse_options_header(content_type)
         if media != "multipart/form-data":
             sent = repr(media) if media else "of no type"
             self._trouble = BadRequest(f"the body must be multipart/form-data, not {sent}")

@@ -29,7 +29,7 @@ from pypicloud.errors import PypicloudError, SettingError
 from pypicloud.form import FormReader
 from pypicloud.pages import Representation, choose_encoding
 from pypicloud.render import negotiate
-from pypicloud.request import FORM_KEY, MAX_SMALL_BODY, Application
+from pypicloud.request import CALLER_KEY, FORM_KEY, MAX_SMALL_BODY, Application
 from pypicloud.storage.body import FileBody
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ class Front:
         self._announce = announce
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._spoolers = ThreadPoolExecutor(4, thread_name_prefix="spool")
-        router = _router(wsgi)
-        self._application: Application = router.registry.pypicloud
+        self._router = _router(wsgi)
+        self._application: Application = self._router.registry.pypicloud
         self._index = self._application.index()
         # Behind a filter of the ini file the application is not what answers: then all goes through it.
-        self._is_short = router is wsgi and self._index.is_local
+        self._is_short = self._router is wsgi and self._index.is_local
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say that requests are answered from now on."""
@@ -162,12 +162,24 @@ class Front:
         if is_reading or not content_type.lower().startswith("multipart/form-data"):
             await self._hold(protocol, environ, 2 * limit)
             return
-        with FormReader(content_type, self._index.spool_directory, limit) as reader:
+        is_wanted = await loop.run_in_executor(self._pool, self._is_wanted, environ)
+        with FormReader(content_type, self._index.spool_directory, limit, is_wanted=is_wanted) as reader:
             await self._feed(reader, protocol, loop)
         environ[FORM_KEY] = reader.finish
         environ[ABANDON_KEY] = reader.abandon
         environ["wsgi.input"] = io.BytesIO()
         environ["CONTENT_LENGTH"] = "0"
+
+    def _is_wanted(self, environ: WSGIEnvironment) -> bool:
+        """Whether an upload of this sender can come to anything; one that cannot is read, but not kept."""
+        request = self._router.request_factory(environ)
+        request.registry = self._router.registry
+        try:
+            environ[CALLER_KEY] = request.caller
+            return bool(request.access.may_write_something(request.caller))
+        except PypicloudError:
+            # The application meets the same error, and answers it.
+            return False
 
     async def _hold(self, protocol: HTTPProtocol, environ: WSGIEnvironment, limit: int) -> None:
         """Keep a small body in memory; of a larger one enough to tell that it is, and the rest is read and dropped."""

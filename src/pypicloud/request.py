@@ -81,6 +81,9 @@ SETTINGS: Final = (
 #: Bodies that are no uploads: JSON, XML-RPC, small forms.
 MAX_SMALL_BODY: Final = 64 << 10
 
+#: Where a server that has asked already who it is leaves the caller in the WSGI environment.
+CALLER_KEY: Final = "pypicloud.caller"
+
 #: Where a server that has read the upload form already leaves it in the WSGI environment.
 FORM_KEY: Final = "pypicloud.form"
 
@@ -192,6 +195,9 @@ class PypicloudRequest(Request):  # type: ignore[misc]  # Pyramid is untyped
     @cached_property
     def caller(self) -> Caller:
         """Who asks. Raises :class:`~pypicloud.errors.TooManyAttempts` for who failed to log in too often."""
+        known = self.environ.get(CALLER_KEY)
+        if isinstance(known, Caller):
+            return known
         header = self.headers.get("Authorization")
         return self.app.authenticator.caller(header, self.access, self.remote_addr or "")
 
@@ -319,7 +325,8 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
 def read_form(request: Any, limit: int) -> Form:
     """Read the upload form from a blocking WSGI stream."""
     directory = request.db.storage.spool_directory()
-    with FormReader(request.headers.get("Content-Type", ""), directory, limit) as reader:
+    is_wanted = request.access.may_write_something(request.caller)
+    with FormReader(request.headers.get("Content-Type", ""), directory, limit, is_wanted=is_wanted) as reader:
         while chunk := _read(request, 1 << 18):
             reader.feed(chunk)
             if reader.is_over_limit:

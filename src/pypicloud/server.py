@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import msgspec
 import plaster
-from granian.constants import HTTPModes, Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 
@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         log_access=arguments.access_log,
         ssl_cert=arguments.tls_cert,
         ssl_key=arguments.tls_key,
+        ssl_protocol_min=SSLProtocols.tls12,
         workers_kill_timeout=arguments.stop_timeout,
         # One that was killed, for lack of memory for example, must not end the others.
         respawn_failed_workers=True,
@@ -177,7 +178,11 @@ def _load(config: str, threads: int, log_format: str | None, url: str) -> Front:
         app = plaster.get_loader(config, protocols=["wsgi"]).get_wsgi_app()
         return Front(app, threads, functools.partial(_announce, url))
     except PypicloudError as error:
-        sys.exit(f"pypicloud: {error}")
+        # What clients are not told, the operator must know: the driver's own words, without the query.
+        cause = (
+            str(error.__cause__).partition("\n")[0] if error.__cause__ and not isinstance(error, SettingError) else ""
+        )
+        sys.exit(f"pypicloud: {error}" + (f": {cause}" if cause else ""))
 
 
 def _announce(url: str) -> None:

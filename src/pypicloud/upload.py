@@ -57,7 +57,7 @@ def _check_segment(what: str, text: str) -> None:
     """Refuse what could be anything but one plain segment of a path."""
     if len(text.encode(errors="replace")) > 200:  # noqa: PLR2004 - leaves room for the endings of companions
         raise InvalidUpload(f"the {what} {text[:40]!r}... is longer than 200 bytes")
-    if not text.isprintable() or set(text) & set("/\\") or text in {".", ".."} or text != text.strip():
+    if not text.isprintable() or set(text) & set("/\\%") or text in {".", ".."} or text != text.strip():
         raise InvalidUpload(f"the {what} {text!r} holds characters that it may not hold")
 
 

@@ -114,7 +114,7 @@ def check_headers(exchange: Exchange, installer: str, form: str) -> None:
     else:
         assert asked["Accept-Encoding"] == (files if exchange.path.endswith(".metadata") else "identity")
         assert (got["Content-Encoding"], got["Content-Length"]) == (None, str(exchange.size))
-        assert got["Cache-Control"] == "max-age=365000000, immutable"
+        assert got["Cache-Control"] == "private, max-age=365000000, immutable"
     if exchange.path.endswith(".whl"):
         assert got["Accept-Ranges"] == "bytes"
 

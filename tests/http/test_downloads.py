@@ -16,7 +16,8 @@ from support.world import Index, sha256
 
 WHEEL = wheel_name("acme", "1.0")
 PATH = f"/api/package/acme/{WHEEL}"
-IMMUTABLE = "max-age=365000000, immutable"
+#: What somebody had to log in for is not for caches that others share.
+IMMUTABLE = "private, max-age=365000000, immutable"
 
 
 @pytest.fixture

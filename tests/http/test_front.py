@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from paste.deploy.config import PrefixMiddleware
 
+from pypicloud import form as form_module
 from pypicloud.errors import SettingError
 from pypicloud.front import Answer, Front, _environ
 from support.builds import build_wheel, wheel_name
@@ -265,3 +266,26 @@ def test_an_application_that_cannot_be_found_stops_the_start() -> None:
     """A wrapper that hides the application is named."""
     with pytest.raises(SettingError, match="filter-with"):
         Front(lambda environ, start: [b""], 2)
+
+
+@pytest.mark.parametrize(("everyone", "status", "spooled"), [("", 401, 0), ("everyone", 400, 1)])
+def test_what_an_anonymous_sender_may_not_upload_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everyone: str, status: int, spooled: int
+) -> None:
+    """A form of somebody unknown is read to its end, but written to disk only where everyone may upload something."""
+    made = []
+    spool = form_module._Spool
+
+    def counted(*arguments: Any) -> Any:
+        made.append(arguments)
+        return spool(*arguments)
+
+    monkeypatch.setattr(form_module, "_Spool", counted)
+    index = Index(tmp_path, pypi__default_write=f"developers {everyone}")
+    front = Front(index.wsgi, 2)
+    for user in (None, "nobody"):
+        body = form("acme-1.0.tar.gz", bytes(1 << 20))
+        answer = send(front, "POST", "/simple/", user, body, Content_Type="multipart/form-data; boundary=b")
+        assert answer.status == status
+        assert len(made) == (spooled if user is None else 2 * spooled)
+    index.post(content=b"x", filename="acme-1.0.tar.gz", user=None, status=status)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -157,7 +156,7 @@ def test_rebuild_that_fails(
 ) -> None:
     """A failure is one line and exit status 1; with --traceback it is the whole trace."""
 
-    def fail(_: SQLCache, __: Callable[[int], None]) -> Rebuilt:
+    def fail(*_: object, **__: object) -> Rebuilt:
         raise error
 
     monkeypatch.setattr(SQLCache, "rebuild", fail)
@@ -168,7 +167,7 @@ def test_rebuild_that_fails(
 def test_rebuild_with_a_trace(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --traceback the failure itself comes through."""
 
-    def fail(_: SQLCache, __: Callable[[int], None]) -> Rebuilt:
+    def fail(*_: object, **__: object) -> Rebuilt:
         raise ZeroDivisionError
 
     monkeypatch.setattr(SQLCache, "rebuild", fail)

@@ -170,6 +170,19 @@ class IAccessBackend:
             return bool(self.has_permission(normalized(package), permission))
         return self._decide(caller, normalized(package), permission)
 
+    def may_write_something(self, caller: Caller) -> bool:
+        """Whether there may be a project that the caller can write; the bytes of who cannot are not even kept.
+
+        A user who is known may; the anonymous caller only where ``everyone`` has the right, by default or on
+        some project. A class with rules of its own is not second-guessed.
+        """
+        own_rules = ("permits", "has_permission", "allowed_permissions", "get_acl", "ROOT_ACL")
+        if caller.user is not None or self._overrides(IAccessBackend, *own_rules):
+            return True
+        return "everyone" in self.default_write or any(
+            WRITE in row["permissions"] for row in self.group_package_permissions("everyone")
+        )
+
     def has_permission(self, package: str, perm: str) -> bool:
         """Check if this user has a permission for a package."""
         return self._decide(self._asking(), normalized(package), perm)

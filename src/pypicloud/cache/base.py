@@ -271,14 +271,15 @@ class ICache:
         """Make the cache agree with storage; it answers all the while, whatever ``clear`` says."""
         self.rebuild()
 
-    def rebuild(self, progress: Callable[[int], None] | None = None) -> Rebuilt:
+    def rebuild(self, progress: Callable[[int], None] | None = None, *, allow_empty: bool = False) -> Rebuilt:
         """Make the cache agree with storage, and say what was done; the cache answers all the while.
 
         ``progress`` is called now and then with the number of files seen so far. What somebody else changes
         meanwhile is left as they made it. When storage fails half-way its error is raised, and nothing has
-        been dropped.
+        been dropped. A storage that holds nothing at all, while many files are known, raises
+        :class:`BackendUnavailable` unless ``allow_empty``: most likely its volume is not mounted.
         """
-        return Rebuild(self, progress).run()
+        return Rebuild(self, progress).run(allow_empty=allow_empty)
 
 
 def queries(criteria: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pypicloud.errors import PackageNotFound, PypicloudError
+from pypicloud.errors import BackendUnavailable, PackageNotFound, PypicloudError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +20,9 @@ LOG = logging.getLogger(__name__)
 
 #: How many files a rebuild looks at before it writes what it found, and how many it writes at once.
 BATCH: Final = 1000
+
+#: From how many known files on a storage that holds none is rather one that is not there.
+MANY: Final = 10
 
 #: Everything a cache keeps of a file beside its name.
 Facts: TypeAlias = "tuple[str, str, datetime, str | None, dict[str, Any]]"
@@ -56,8 +59,8 @@ class Rebuild:
         self.batch: dict[str, Package] = {}
         self.added = self.changed = self.removed = self.unchanged = self.unreadable = 0
 
-    def run(self) -> Rebuilt:
-        """Walk once."""
+    def run(self, *, allow_empty: bool) -> Rebuilt:
+        """Walk once. Raises :class:`BackendUnavailable` if nothing is stored, but much is known."""
         storage = self.cache.storage
         unreadable_before = storage.unreadable_count
         self.known = {package.filename: _facts(package) for package in self.cache.everything()}
@@ -67,6 +70,11 @@ class Rebuild:
             if count % BATCH == 0:
                 self.write()
                 self.progress(count)
+        if count == 0 and len(self.known) >= MANY and not allow_empty:
+            raise BackendUnavailable(
+                f"the storage holds nothing, but {len(self.known)} files are known: is its volume mounted? "
+                "If they are really gone, run pypicloud rebuild --allow-empty"
+            )
         self.write()
         missed = storage.unreadable_count - unreadable_before
         self.drop(is_sure=missed == 0)

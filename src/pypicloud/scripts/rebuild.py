@@ -23,6 +23,9 @@ INTERVAL: Final = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     config_file.add_arguments(parser)
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="forget all packages if the storage holds none, instead of stopping"
+    )
     parser.add_argument("--traceback", action="store_true", help="show where in the program a failure came from")
 
 
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         cache: ICache = get_cache_impl(settings)(None)
         with _progress() as progress:
-            rebuilt = cache.rebuild(progress)
+            rebuilt = cache.rebuild(progress, allow_empty=arguments.allow_empty)
     except SettingError:
         raise
     except Exception as error:

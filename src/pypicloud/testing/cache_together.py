@@ -274,6 +274,19 @@ class TogetherContract(CacheFixtures):
         assert "a/b/c" in caplog.text
         assert "x-" in caplog.text
 
+    def test_an_empty_storage_is_no_proof(self, cache: ICache) -> None:
+        """Many known files are not forgotten because a volume is not mounted, unless somebody says so."""
+        many = [package(version=f"{number}.0") for number in range(rebuild.MANY)]
+        put(cache, *many)
+        cache.rebuild()
+        for each in many:
+            cache.storage.delete(each)
+        with pytest.raises(BackendUnavailable, match="mounted"):
+            cache.rebuild()
+        assert len(list(cache.everything())) == rebuild.MANY
+        assert cache.rebuild(allow_empty=True).removed == rebuild.MANY
+        assert list(cache.everything()) == []
+
     def test_an_incomplete_listing_is_no_proof(self, cache: ICache, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where storage could not read everything, a file that was not listed is dropped only if it is really gone."""
         hidden, gone, lost = package("hidden"), package("gone"), package("lost")

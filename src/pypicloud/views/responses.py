@@ -92,9 +92,17 @@ def _templates() -> jinja2.Environment:
 
 
 def file(request: PypicloudRequest, response: Response) -> Response:
-    """The storage's response; while files may be overwritten, clients are told to ask again."""
-    if not request.app.files_are_immutable and response.status_int in {200, 206, 304}:
+    """The storage's response, with what caches are told of it.
+
+    While files may be overwritten, clients are told to ask again; and what somebody had to log in for is
+    not for a cache that others share.
+    """
+    if response.status_int not in {200, 206, 304}:
+        return response
+    if not request.app.files_are_immutable:
         response.headers["Cache-Control"] = CACHE_CONTROL
+    elif request.caller.user is not None and "Cache-Control" in response.headers:
+        response.headers["Cache-Control"] = f"private, {response.headers['Cache-Control']}"
     return response
 
 
