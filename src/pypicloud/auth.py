@@ -75,15 +75,28 @@ class VerifiedCredentials:
     def __init__(self, limit: int = REMEMBERED) -> None:
         self._limit = limit
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[str | None, Caller] | None] = OrderedDict()
 
     def _mark(self, user: str, password: str, stored_hash: str) -> bytes:
         text = f"{len(user)}:{user}{len(password)}:{password}{stored_hash}"
         return hashlib.blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=16).digest()
 
-    def knows(self, user: str, password: str, stored_hash: str) -> bool:
-        """Whether exactly this login was verified before, against exactly this stored hash."""
-        return self._mark(user, password, stored_hash) in self._known
+    def caller(self, user: str, password: str, stored_hash: str, access: IAccessBackend) -> Caller | None:
+        """Who this is, if exactly this login was verified before, against exactly this stored hash; else None.
+
+        What the user belongs to is asked again whenever a right has changed, or if the backend cannot tell.
+        """
+        mark = self._mark(user, password, stored_hash)
+        try:
+            kept = self._known[mark]
+        except KeyError:
+            return None
+        rights = access.revision()
+        if rights is not None and kept is not None and kept[0] == rights:
+            return kept[1]
+        caller = access.caller(user)
+        self._known[mark] = (rights, caller)
+        return caller
 
     def remember(self, user: str, password: str, stored_hash: str) -> None:
         """Keep a login that was verified just now."""
@@ -151,9 +164,7 @@ class Authenticator:
         if credentials is None:
             return ANONYMOUS
         stored = access.stored_hash(credentials[0])
-        if stored is not None and self.verified.knows(*credentials, stored):
-            return access.caller(credentials[0])
-        return None
+        return None if stored is None else self.verified.caller(*credentials, stored, access)
 
     def caller(self, header: str | None, access: IAccessBackend, address: str) -> Caller:
         """The caller. Wrong credentials give the anonymous one, as no credentials do (compat.md 5.1).

@@ -142,6 +142,10 @@ class Answer(enum.StrEnum):
     UPSTREAM_CACHING = "upstream, caching links"
 
 
+#: The modes in which the page of a stored project may hold more than what is stored.
+_MERGING: Final = frozenset({Mode.REDIRECT_ALWAYS, Mode.CACHE_ALWAYS})
+
+
 class Situation(NamedTuple):
     """The left side of the table: what is known about the project and the caller.
 
@@ -219,3 +223,7 @@ class Policy:
     disallowed: frozenset[str] = frozenset()
     redirect_private: bool = False
     calculate_hashes: bool = True
+
+    def lists_what_is_stored(self, project: str) -> bool:
+        """Whether :func:`decide` gives ``list`` for everybody who may read a project, if it is stored."""
+        return self.mode not in _MERGING or project in self.disallowed

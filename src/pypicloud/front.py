@@ -99,25 +99,27 @@ class Front:
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answer one request."""
-        if scope.method == "GET" and scope.path.startswith(_PAGE) and scope.path.endswith("/"):
-            kept = self._kept(scope)
-            if kept is not None:
-                _send_page(protocol, kept, scope.headers.get("if-none-match"))
-                return
+        if scope.method == "GET":
+            # Each look at the scope makes the value anew.
+            path, headers = scope.path, scope.headers
+            if path.startswith(_PAGE) and path.endswith("/"):
+                kept = self._kept(path, scope.query_string, headers)
+                if kept is not None:
+                    _send_page(protocol, kept, headers.get("if-none-match"))
+                    return
         await self._through_pool(scope, protocol)
 
-    def _kept(self, scope: Scope) -> Representation | None:
+    def _kept(self, path: str, query: str, headers: Any) -> Representation | None:
         """The page that memory holds for this caller, in the form asked for; None if it takes more than that."""
-        if not self._is_short or scope.query_string:
+        if not self._is_short or query:
             return None
-        headers = scope.headers
         index = self._index
         try:
             caller = self._application.authenticator.remembered(headers.get("authorization"), index.access)
             if caller is None:
                 return None
             form = negotiate(headers.get("accept"))
-            name = scope.path[len(_PAGE) :]
+            name = path[len(_PAGE) :]
             page = index.kept_project(name[:-1], caller, form) if name else index.kept_projects(caller, form)
         except PypicloudError:
             # The long way meets the same error, and answers it.

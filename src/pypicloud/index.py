@@ -175,9 +175,9 @@ class PackageIndex:
         if revision is None:
             return None
         kept = self.pages.get(("project", form, 2, name), revision)
-        if kept is None or self._decide(NormalizedName(name), caller, is_stored=True) is not Answer.LIST:
+        if kept is None or not self.access.permits(caller, name, "read"):
             return None
-        return kept
+        return kept if self.policy.lists_what_is_stored(name) else None
 
     def _decide(self, project: NormalizedName, caller: Caller, *, is_stored: bool) -> Answer:
         can_read = self.access.permits(caller, project, "read")

@@ -30,6 +30,8 @@ class CountingAccess(IAccessBackend):
         super().__init__()
         self.password = "secret"
         self.verified = 0
+        self.group = "one"
+        self.rights: str | None = None
 
     def stored_hash(self, username: str) -> str | None:
         return f"hash of {self.password}" if username == "alice" else None
@@ -39,7 +41,10 @@ class CountingAccess(IAccessBackend):
         return username == "alice" and password == self.password
 
     def caller(self, username: str | None) -> Caller:
-        return Caller(username, frozenset({"system.Everyone", "system.Authenticated", f"user:{username}"}))
+        return Caller(username, frozenset({"system.Everyone", f"user:{username}", f"group:{self.group}"}))
+
+    def revision(self) -> str | None:
+        return self.rights
 
 
 @pytest.mark.parametrize(
@@ -97,8 +102,8 @@ def test_logins_of_different_split_are_different() -> None:
     """User ``a`` with ``bc`` is not user ``ab`` with ``c``."""
     verified = VerifiedCredentials()
     verified.remember("a", "bc", "h")
-    assert verified.knows("a", "bc", "h")
-    assert not verified.knows("ab", "c", "h")
+    assert verified.caller("a", "bc", "h", CountingAccess()) is not None
+    assert verified.caller("ab", "c", "h", CountingAccess()) is None
 
 
 def test_the_memory_forgets_the_oldest_logins() -> None:
@@ -106,7 +111,22 @@ def test_the_memory_forgets_the_oldest_logins() -> None:
     verified = VerifiedCredentials(limit=2)
     for name in "abc":
         verified.remember(name, "p", "h")
-    assert [verified.knows(name, "p", "h") for name in "abc"] == [False, True, True]
+    known = [verified.caller(name, "p", "h", CountingAccess()) is not None for name in "abc"]
+    assert known == [False, True, True]
+
+
+@pytest.mark.parametrize("rights", [None, "1"])
+def test_a_remembered_login_has_the_rights_of_now(rights: str | None) -> None:
+    """What a user belongs to is kept while no right changes, and asked every time of who cannot tell."""
+    verified, access = VerifiedCredentials(), CountingAccess()
+    access.rights = rights
+    verified.remember("alice", "secret", "h")
+    assert "group:one" in getattr(verified.caller("alice", "secret", "h", access), "principals", ())
+    access.group = "two"
+    if rights is not None:
+        assert "group:one" in getattr(verified.caller("alice", "secret", "h", access), "principals", ())
+        access.rights = "2"
+    assert "group:two" in getattr(verified.caller("alice", "secret", "h", access), "principals", ())
 
 
 def test_failures_are_slowed_per_user_and_address() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pypicloud.errors import SettingError
-from pypicloud.fallback import Answer, Mode, Situation, base_url, decide
+from pypicloud.fallback import Answer, Mode, Policy, Situation, base_url, decide
 from pypicloud.settings import EnvironSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "fallback.md"
@@ -111,3 +111,16 @@ def test_the_upstream_is_taken_as_it_is_set() -> None:
         base_url(EnvironSettings({"pypi.fallback_base_url": "https://index.example/"}, {})) == "https://index.example"
     )
     assert base_url(EnvironSettings({}, {})).startswith("https://")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_short_question_agrees_with_the_table(mode: Mode) -> None:
+    """Where a policy says that just what is stored is listed, the table says so for everybody who may read."""
+    for disallowed in (False, True):
+        policy = Policy(mode=mode, disallowed=frozenset({"acme"} if disallowed else ()))
+        situations = [
+            Situation(True, True, can_cache, is_logged_in, is_disallowed=disallowed)
+            for can_cache, is_logged_in in itertools.product((False, True), repeat=2)
+        ]
+        answers = {decide(mode, situation) for situation in situations}
+        assert policy.lists_what_is_stored("acme") is (answers == {Answer.LIST})
