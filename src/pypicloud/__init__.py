@@ -23,20 +23,20 @@ def main(config: Mapping[str, Any] | None = None, **settings: Any) -> Any:
     ``config`` are the file's ``[DEFAULT]`` values, which the section's own beat. Raises
     :class:`pypicloud.errors.SettingError` for a value that cannot be used.
     """
-    from pypicloud.app import make_app  # noqa: PLC0415 - commands that need no server must start at once
+    from pypicloud.app import make_app  # Commands that need no server must start at once.
 
     return make_app({**(config or {}), **settings})
 
 
 def includeme(config: Configurator) -> None:
     """Set the index up in a Pyramid application."""
-    from pypicloud.app import set_up  # noqa: PLC0415 - as above
+    from pypicloud.app import set_up
 
     set_up(config)
 
 
 def to_json(value: Any) -> str:
     """A value as JSON that may stand inside HTML."""
-    import json  # noqa: PLC0415 - as above
+    import json
 
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

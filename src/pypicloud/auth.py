@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud.errors import TooManyAttempts
 from pypicloud.models import ANONYMOUS, Caller
-from pypicloud.settings import TEXT, Setting
+from pypicloud.settings import LINE, Setting
 
 if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
 
-REALM: Final = Setting("pypi.realm", TEXT, "pypi", "The realm of HTTP Basic authentication, shown by some clients.")
+REALM: Final = Setting("pypi.realm", LINE, "pypi", "The realm of HTTP Basic authentication, shown by some clients.")
 SETTINGS: Final = (REALM,)
 
 #: How many logins a process remembers; one costs about 100 bytes.
@@ -209,10 +209,10 @@ class PypicloudSecurityPolicy:
         name = getattr(context, "name", None)
         return name is not None and request.access.permits(caller, name, permission)
 
-    def remember(self, request: Any, userid: str, **kw: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Pyramid's
+    def remember(self, request: Any, userid: str, **kw: Any) -> list[tuple[str, str]]:
         """No headers: Basic credentials come with every request."""
         return []
 
-    def forget(self, request: Any, **kw: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Pyramid's
+    def forget(self, request: Any, **kw: Any) -> list[tuple[str, str]]:
         """No headers: there is nothing on the client to forget."""
         return []

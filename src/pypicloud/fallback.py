@@ -62,7 +62,7 @@ def base_url(settings: EnvironSettings) -> str:
     set_url = BASE_URL.read(settings)
     if set_url is not None:
         return set_url.rstrip("/")
-    from distlib.index import DEFAULT_INDEX  # noqa: PLC0415 - only servers that use PyPI need its address
+    from distlib.index import DEFAULT_INDEX  # Only servers that use PyPI need its address.
 
     public: str = DEFAULT_INDEX
     return public.rpartition("/")[0]

@@ -84,7 +84,7 @@ class Client:
 
     def get(self, url: str, headers: Mapping[str, str]) -> Fetched:
         """What is at an absolute address, after redirects. Raises :class:`BackendUnavailable`."""
-        import urllib3  # noqa: PLC0415 - see above
+        import urllib3
 
         self._refuse_in_pause()
         quiet_until = 0.0
@@ -113,7 +113,7 @@ class Client:
 
     def _get(self, url: str, headers: Mapping[str, str]) -> Fetched:
         """The answer, asked for once more if the trouble may be over in a moment."""
-        from urllib3.exceptions import ProtocolError  # noqa: PLC0415 - see above
+        from urllib3.exceptions import ProtocolError
 
         deadline = time.monotonic() + self.limits.total
         try:
@@ -138,7 +138,7 @@ class Client:
         raise BackendUnavailable(f"the upstream index redirects more than {self.limits.redirects} times")
 
     def _ask(self, url: str, headers: Mapping[str, str], deadline: float) -> Fetched:
-        import urllib3  # noqa: PLC0415 - see above
+        import urllib3
 
         left = max(deadline - time.monotonic(), 0.001)
         response = self._pool(url).request(
@@ -160,7 +160,7 @@ class Client:
         return Fetched(response.status, url, {name.lower(): value for name, value in response.headers.items()}, body)
 
     def _standard_headers(self, url: str) -> dict[str, str]:
-        from urllib3.util import make_headers  # noqa: PLC0415 - see above
+        from urllib3.util import make_headers
 
         headers = make_headers(accept_encoding=True, user_agent="pypicloud")
         if self._credentials is not None and _origin(url) == _origin(self.address):
@@ -187,7 +187,7 @@ class Client:
 
 
 def _new_pool(proxy: str | None, connections: int) -> urllib3.PoolManager:
-    import urllib3  # noqa: PLC0415 - see above
+    import urllib3
 
     options: dict[str, Any] = {"maxsize": connections, "block": True}
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
@@ -201,7 +201,7 @@ def _new_pool(proxy: str | None, connections: int) -> urllib3.PoolManager:
 
 
 def _proxy(url: str) -> str | None:
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - see above
+    from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
     proxies = getproxies()

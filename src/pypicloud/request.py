@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +27,8 @@ from pypicloud.locator import Upstream
 from pypicloud.models import Caller
 from pypicloud.pages import Pages
 from pypicloud.settings import BOOLEAN, FALSE_WORDS, SECONDS, TEXT, EnvironSettings, Kind, Setting, as_list
+
+LOG: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -347,12 +351,23 @@ def _last(environ: Mapping[str, Any], header: str) -> str:
 
 
 def request_factory(proxies: TrustedProxies | None) -> Callable[[dict[str, Any]], PypicloudRequest]:
-    """The maker of requests; it applies the forwarding headers of trusted proxies first."""
-    if proxies is None:
-        return PypicloudRequest
+    """The maker of requests; it applies the forwarding headers of trusted proxies first.
+
+    Where no proxy is trusted, the first request that one has forwarded is told to the operator.
+    """
+    is_told = threading.Event()
 
     def make(environ: dict[str, Any]) -> PypicloudRequest:
-        proxies.apply(environ)
+        if proxies is not None:
+            proxies.apply(environ)
+        elif "HTTP_X_FORWARDED_FOR" in environ and not is_told.is_set():
+            is_told.set()
+            LOG.warning(
+                "a proxy at %s forwards requests, but %s does not name it: failed logins of all its clients count "
+                "together, and absolute addresses may be wrong",
+                environ.get("REMOTE_ADDR", ""),
+                TRUSTED_PROXIES.key,
+            )
         return PypicloudRequest(environ)
 
     return make

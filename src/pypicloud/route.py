@@ -186,7 +186,7 @@ ROUTES: Final = (
         Permission.ANYONE,
         "simple.xmlrpc_call",
         ("POST",),
-        header="Content-Type:text/xml",
+        header="Content-Type:(?i)text/xml",
     ),
     Route("upload", "/{index:simple|pypi}{slash:/?}", SimpleResource, Permission.ANYONE, "simple.upload", ("POST",)),
     # hatch looks here, below its upload URL, for what is stored already (standards.md 7.4).

@@ -77,7 +77,7 @@ def _port(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it; the exit status. Raises :class:`SettingError` for what stops the start."""
-    from granian import Granian  # noqa: PLC0415 - granian reads its own settings when it is imported
+    from granian import Granian  # Granian reads its own settings when it is imported.
 
     _check_certificate(arguments.tls_cert, arguments.tls_key)
     address = _free_address(arguments.host, arguments.port)

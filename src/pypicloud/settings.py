@@ -183,6 +183,12 @@ def _natural(text: str) -> int:
     return number
 
 
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of plain text")
+    return text
+
+
 def _path(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
@@ -207,6 +213,7 @@ def _size(text: str) -> int:
 
 
 TEXT: Final = Kind("text", str)
+LINE: Final = Kind("one line of text", _line)
 BOOLEAN: Final = Kind("boolean", as_bool)
 NAMES: Final = Kind("list of names", as_list)
 INTEGER: Final = Kind("integer", _whole)
@@ -356,7 +363,7 @@ def load_ini(path: str, section: str = "main", variables: Mapping[str, str] | No
     they do there (compat.md 1.1). ``variables`` are pserve's ``NAME=value`` arguments. Raises
     :class:`SettingError` with one sentence on what is wrong with the file.
     """
-    from paste.deploy import loadwsgi  # noqa: PLC0415 - only the commands read a file themselves
+    from paste.deploy import loadwsgi  # Only the commands read a file themselves.
 
     given = dict(variables or {})
     try:

@@ -139,7 +139,7 @@ def test_readable_in_bulk_asks_what_a_subclass_overrides() -> None:
 
 def test_root_acl_is_what_the_framework_understands() -> None:
     """ROOT_ACL equals the documented list made of the framework's own objects."""
-    from pyramid.authorization import ALL_PERMISSIONS as EVERYTHING  # noqa: PLC0415 - only this test needs it
+    from pyramid.authorization import ALL_PERMISSIONS as EVERYTHING
 
     assert list(IJsonAccessBackend.ROOT_ACL) == [
         ("Allow", "system.Authenticated", "login"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from pathlib import Path
 
@@ -164,3 +165,11 @@ def test_the_prefix_filter_of_the_ini_file(tmp_path: Path) -> None:
     headers = {**basic("alice"), "X-Forwarded-Host": "pkgs.example", "X-Forwarded-Proto": "https"}
     assert app.get("/mount/simple", headers=headers).location == "https://pkgs.example/mount/simple/"
     assert app.get("/mount/health", headers=headers).json == {"access": "", "cache": "", "storage": ""}
+
+
+def test_a_proxy_that_is_not_trusted_is_told_once(index: Index, caplog: pytest.LogCaptureFixture) -> None:
+    """The first forwarded request warns the operator, and its headers change nothing."""
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            index.app.get("/health", headers={"X-Forwarded-For": "203.0.113.9"})
+    assert len([message for message in caplog.messages if "pypi.trusted_proxies does not name it" in message]) == 1

@@ -25,7 +25,7 @@ def house(index: Index) -> Index:
 def search(index: Index, criteria: dict[str, Any], operator: str, user: str | None = "bob", path: str = "/pypi") -> Any:
     """What the call answers."""
     body = xmlrpc.client.dumps((criteria, operator), "search").encode()
-    answer = send(index, "POST", path, body, user=user, headers={"Content-Type": "text/xml; charset=utf-8"})
+    answer = send(index, "POST", path, body, user=user, headers={"Content-Type": "Text/XML; charset=utf-8"})
     assert (answer.status_int, answer.content_type) == (200, "text/xml")
     return xmlrpc.client.loads(answer.body)[0][0]
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pypicloud.auth import REALM
 from pypicloud.errors import SettingError
 from pypicloud.settings import (
     BOOLEAN,
@@ -388,3 +389,10 @@ def test_the_ini_file_is_read_as_pserve_reads_it(tmp_path: Path) -> None:
     assert (settings["db.url"], settings["user.Bob"], settings["pypi.realm"]) == ("a%b", "x", "given")
     assert settings["shared"] == "1"
     assert as_list(settings["pypi.default_read"]) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\x00b"])
+def test_a_value_for_a_header_is_one_line(value: str) -> None:
+    """What goes into a header is refused at the start if it would break it."""
+    with pytest.raises(SettingError, match="one line"):
+        REALM.read(EnvironSettings({"pypi.realm": value}, {}))

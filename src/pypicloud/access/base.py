@@ -315,7 +315,7 @@ class IAccessBackend:
         """Dump all of the access control data to a universal format (compat.md 4.9)."""
         return dumps.dump(self)
 
-    def load(self, data: Any) -> Any:  # noqa: ARG002 - the documented signature
+    def load(self, data: Any) -> Any:
         """Idempotently load universal access control data: nothing is ever taken away by it.
 
         Raises :class:`NotSupported` on immutable backends that do not override it.

@@ -74,7 +74,7 @@ class PasswordContext:
 
     @functools.cached_property
     def _context(self) -> Any:
-        from passlib.context import CryptContext  # noqa: PLC0415 - see the module's docstring
+        from passlib.context import CryptContext
 
         rounds = {**DEFAULT_ROUNDS, self.scheme: self.rounds}
         options = {f"{scheme}__default_rounds": number for scheme, number in rounds.items()}
@@ -137,7 +137,7 @@ def verify(password: str, stored: str | None, *, user: str | None = None, contex
     ``stored`` is None for a user who does not exist: that takes as long as a wrong password. A stored text
     that is not a hash matches nothing, and is logged with the ``user`` it belongs to.
     """
-    from passlib.exc import PasswordSizeError  # noqa: PLC0415 - see the module's docstring
+    from passlib.exc import PasswordSizeError
 
     context = default_context() if context is None else context
     try:

@@ -109,7 +109,7 @@ class ICache:
 
     # Optional powers, each with a default that works.
 
-    def revision(self, name: str | None) -> str | None:  # noqa: ARG002 - the default keeps none
+    def revision(self, name: str | None) -> str | None:
         """An opaque token that changes whenever anything shown on the project's page changes.
 
         For None: on the list of projects. The answer None means that no revisions are kept.
@@ -267,7 +267,7 @@ class ICache:
         if self.is_empty():
             self.rebuild()
 
-    def reload_from_storage(self, clear: bool = True) -> None:  # noqa: ARG002 - documented, without a use now
+    def reload_from_storage(self, clear: bool = True) -> None:
         """Make the cache agree with storage; it answers all the while, whatever ``clear`` says."""
         self.rebuild()
 

@@ -340,7 +340,7 @@ def _finds(column: str, pieces: Iterable[str], query_type: str) -> ColumnElement
 
 
 def _declare_package() -> type[Package]:
-    from sqlalchemy.orm import registry  # noqa: PLC0415 - the server itself never needs it
+    from sqlalchemy.orm import registry  # The server itself never needs it.
 
     @registry(metadata=METADATA).mapped
     class SQLPackage(Package):

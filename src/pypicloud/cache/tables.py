@@ -19,11 +19,11 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = DateTime
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """The time as it is written."""
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """The time with its zone."""
         return None if value is None else value.replace(tzinfo=UTC)
 
@@ -34,11 +34,11 @@ class JSONObject(TypeDecorator[dict[str, Any]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str:  # noqa: ARG002
+    def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str:
         """The text as it is written."""
         return json.dumps(value or {})
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any]:  # noqa: ARG002
+    def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any]:
         """The mapping."""
         return json_object(value)
 

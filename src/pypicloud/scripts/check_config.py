@@ -190,9 +190,9 @@ def _widths(report: Report) -> tuple[int, int]:
 
 
 def _print_rich(report: Report) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # Only a terminal needs it.
+    from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     key_width, value_width = _widths(report)

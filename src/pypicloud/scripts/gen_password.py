@@ -13,7 +13,7 @@ from pypicloud.scripts.failures import told
 @told("ppc-gen-password")
 def gen_password(argv: Sequence[str] | None = None) -> int:
     """Generate a salted password."""
-    from pypicloud.access import passwords  # noqa: PLC0415 - --help needs no backends
+    from pypicloud.access import passwords  # --help needs no backends.
 
     parser = argparse.ArgumentParser(prog="ppc-gen-password", description="Print the salted hash of a password.")
     parser.add_argument("-i", action="store_true", help="read the password from the first line of standard input")

@@ -87,8 +87,8 @@ def _text(arguments: argparse.Namespace) -> str:
     admin = arguments.admin or prompts.prompt("Admin username?", validate=lambda name: _is_said(_admin_fault(name)))
     password = prompts.read_password_line() if arguments.password_stdin else prompts.prompt_password()
     # The rest is imported when all is answered: it takes a moment.
-    from pypicloud.access.passwords import get_pwd_context  # noqa: PLC0415
-    from pypicloud.sample import render_config  # noqa: PLC0415
+    from pypicloud.access.passwords import get_pwd_context
+    from pypicloud.sample import render_config
 
     return render_config(
         purpose,
@@ -101,7 +101,7 @@ def _text(arguments: argparse.Namespace) -> str:
 
 def _warn_of(storage: str) -> None:
     """Say that this version does not start with a storage, before its keys are asked for."""
-    from pypicloud.declared import STORAGE  # noqa: PLC0415 - the file storage, which most choose, needs no look
+    from pypicloud.declared import STORAGE  # The file storage, which most choose, needs no look.
 
     if STORAGE.missing(storage):
         print(f"Note that this version of PyPICloud cannot store in {storage} yet.", file=sys.stderr)

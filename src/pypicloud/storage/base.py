@@ -58,11 +58,11 @@ class IStorage:
     #: How many stored objects :meth:`list` could not read.
     unreadable_count: int = 0
 
-    def __init__(self, request: Any = None, **kwargs: Any) -> None:  # noqa: ARG002 - subclasses hand theirs on
+    def __init__(self, request: Any = None, **kwargs: Any) -> None:
         self.request = request
 
     @classmethod
-    def configure(cls, settings: EnvironSettings) -> dict[str, Any]:  # noqa: ARG003 - subclasses read them
+    def configure(cls, settings: EnvironSettings) -> dict[str, Any]:
         """The keyword arguments of the constructor, worked out once at the start."""
         return {}
 
@@ -171,7 +171,7 @@ class IStorage:
         datastream: BinaryIO,
         companions: Mapping[str, bytes] = NO_COMPANIONS,
         *,
-        replace: bool = False,  # noqa: ARG002 - a plain upload cannot refuse
+        replace: bool = False,
     ) -> None:
         """Store a file with its companions (bytes by kind): all, or nothing.
 
@@ -190,11 +190,11 @@ class IStorage:
         """
         return None
 
-    def redirect_url(self, package: Package) -> str | None:  # noqa: ARG002 - subclasses need it
+    def redirect_url(self, package: Package) -> str | None:
         """Where the client can download the file itself; None if the server has to send it."""
         return None
 
-    def local_path(self, package: Package) -> str | None:  # noqa: ARG002 - subclasses need it
+    def local_path(self, package: Package) -> str | None:
         """The file on this machine that holds the bytes; None if there is no such file."""
         return None
 
@@ -205,11 +205,11 @@ class IStorage:
             skip(stream, start)
             yield cast("BinaryIO", io.BufferedReader(Slice(stream, stop - start)))
 
-    def upload_companion(self, package: Package, kind: str, data: bytes) -> None:  # noqa: ARG002 - subclasses keep it
+    def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
         """Keep a small object beside a stored file, replacing one of the same kind."""
         raise NotSupported(f"the configured storage cannot keep {kind} beside {package.filename!r}")
 
-    def open_companion(self, package: Package, kind: str) -> BinaryIO | None:  # noqa: ARG002 - subclasses need them
+    def open_companion(self, package: Package, kind: str) -> BinaryIO | None:
         """The companion of this kind as a stream, or None if there is none."""
         return None
 
@@ -270,13 +270,13 @@ def missing_is_not_found(package: Package) -> Iterator[None]:
 
 
 def _redirect(location: str) -> Response:
-    from pyramid.response import Response  # noqa: PLC0415 - the framework stays out of backends that do not answer
+    from pyramid.response import Response  # The framework stays out of backends that do not answer.
 
     return Response(status=302, location=location, headerlist=[("Cache-Control", "no-store")])
 
 
 def _file_response(package: Package, size: int | None, last_modified: datetime) -> Response:
-    from pyramid.response import Response  # noqa: PLC0415 - as above
+    from pyramid.response import Response
 
     response = Response(
         content_type="application/octet-stream",

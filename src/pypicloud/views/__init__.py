@@ -103,7 +103,7 @@ def _log(request: PypicloudRequest, error: PypicloudError, cause: Exception | No
 
 def _documented() -> dict[str, Any]:
     """The views that are documented as functions of this package."""
-    from pypicloud.views.home import get_index, health_endpoint  # noqa: PLC0415 - home imports this package
+    from pypicloud.views.home import get_index, health_endpoint  # Home imports this package.
 
     return {"get_index": get_index, "health_endpoint": health_endpoint}
 

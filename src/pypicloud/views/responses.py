@@ -85,7 +85,7 @@ def package_facts(request: PypicloudRequest, package: Package) -> dict[str, Any]
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-    import jinja2  # noqa: PLC0415 - the simple pages, which is what most servers only serve, need no templates
+    import jinja2  # The simple pages, which is what most servers only serve, need no templates.
 
     folder = Path(__file__).parent.parent / "templates"
     return jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined)
