@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,8 @@ COMMANDS: Final = {
 @told("pypicloud")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit status is 0, 1 if something is the matter, 2 for wrong usage."""
+    # Pyramid 2.1 imports pkg_resources, which warns at every start of its own end; nobody who reads that can help it.
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
     words = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in words if not word.startswith("-")), None)
     arguments = _parser(chosen).parse_args(words)
