@@ -357,7 +357,7 @@ def test_directory_that_is_a_file(directory: Path) -> None:
 
 
 def test_old_temporary_files(directory: Path) -> None:
-    """What a killed server left half uploaded is removed at a start a day later, and nothing else."""
+    """What a killed server left half uploaded is removed at a start an hour or more later, and nothing else."""
     old = put(directory, ".upload-00.meta")
     os.utime(old, (0, time.time() - 25 * 3600))
     kept = [put(directory, path) for path in (".upload-01.meta", "foo/1.0/.upload-00.meta", "notes.meta")]

@@ -23,8 +23,8 @@ from pypicloud.errors import not_written
 TEMPORARY_PREFIX: Final = ".upload-"
 TEMPORARY_SUFFIX: Final = ".meta"
 
-#: How old a temporary file must be, in seconds, for its writer to be certainly gone.
-ABANDONED: Final = 24 * 60 * 60
+#: How long ago, in seconds, a temporary file must have been written to for its writer to be certainly gone.
+ABANDONED: Final = 60 * 60
 
 #: What file systems answer that know no hard links, and those that lock files only, not directories (NFS).
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
