@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
 from packaging.version import InvalidVersion, Version
 
@@ -37,7 +36,7 @@ def name_and_version(upload: Upload) -> tuple[NormalizedName, str]:
     if not VALID_NAME.match(name):
         raise InvalidUpload(f"name {name!r} is not valid: use letters, digits, '.', '-' and '_' (PEP 508)")
     # The form's name tells where in the file name the version begins, but is not believed to stand there.
-    spelled = normalized(unquote(filename).replace(" ", "-"))
+    spelled = normalized(filename.replace(" ", "-"))
     is_prefix = spelled.startswith(normalized(f"{parsed_name}-{parsed_version}"))
     if normalized(parsed_name) != normalized(name) or not is_prefix:
         raise InvalidUpload(f"file name {filename!r} is not one of project {name!r}; build it anew")
