@@ -24,9 +24,15 @@ CLIENTS := pip uv twine poetry hatch pdm flit build
 # What a tool needs said beside its name: pdm 2.29 takes any newer version of these two, and fails with them.
 ALSO_pdm := 'hishel<2' 'unearth<0.19'
 
+# Stand-ins for services that have no server of their own to install, each in an environment of its own: they
+# want other versions of what we need, too. MiniStack is young, so that any release may behave otherwise.
+EMULATORS := ministack moto
+PACKAGES_ministack := 'ministack==1.5.33'
+PACKAGES_moto := 'moto[dynamodb]>=5.2.5' flask flask-cors
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint format docs bench clean clients debian wheel
+.PHONY: help serve test lint format docs bench clean clients emulators debian wheel
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +40,7 @@ help: ## list what can be made
 serve: .make/runtime ## run a server on http://localhost:8080/ with its data in ./pypicloud-data
 	@$(BIN)/pypicloud serve $(ARGS)
 
-test: .make/development debian clients ## check and test everything: all that has to pass before a change goes in
+test: .make/development debian clients emulators ## check and test everything: all that has to pass before a change goes in
 	@$(MAKE) --no-print-directory lint wheel
 	@$(BIN)/coverage erase
 	PYPICLOUD_WHEEL="$$(echo $(CURDIR)/dist/*.whl)" PYPICLOUD_CLIENTS="$(CURDIR)/.make/clients/bin" \
@@ -117,10 +123,26 @@ endef
 clients: .venv/pyvenv.cfg
 	@$(MAKE) --silent --no-print-directory --jobs=4 $(CLIENTS:%=.make/clients/%.stamp)
 
-# The tests make certificates with openssl; the benchmarks run nginx beside the server, and wrk to make load.
+# The tests start each from .make/emulators/<name>/bin.
+.make/emulators/%.stamp: Makefile | .venv/pyvenv.cfg
+	@echo "Installing $*"
+	@rm -rf .make/emulators/$* && mkdir -p .make/emulators
+	@"$(PYTHON)" -m venv --without-pip .make/emulators/$*
+	@$(PIP) --python .make/emulators/$*/bin/python install $(PACKAGES_$*)
+	@touch $@
+
+emulators: .venv/pyvenv.cfg
+	@$(MAKE) --silent --no-print-directory --jobs=2 $(EMULATORS:%=.make/emulators/%.stamp)
+
+# The tests make certificates with openssl, and start the databases and Redis; the benchmarks run nginx beside
+# the server, and wrk to make load. Debian keeps PostgreSQL's programs in a folder for each version.
 debian:
 	@missing=; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
 	command -v wrk >/dev/null || missing="$$missing wrk"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+		missing="$$missing postgresql"; \
+	command -v mariadbd >/dev/null || missing="$$missing mariadb-server"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	[ -z "$$missing" ] || { $(call apt,$$missing); }

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import data, files_rows, page, pages_rows, scale_rows
+from benchmarks import cache_rows, caches, data, files_rows, page, pages_rows, scale_rows
 from benchmarks.bench import ROOT, Bench, Row
-from benchmarks.result import BenchError, Result, Verdict, shown, shown_bound, shown_value
+from benchmarks.result import BenchError, Result, Verdict, shown, shown_bounds, shown_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,11 @@ ROWS: Final[dict[str, Row]] = {
     "listing": scale_rows.listing,
     "rebuild": scale_rows.rebuild,
     "at-rest": scale_rows.at_rest,
+    "cache-pages": cache_rows.pages,
+    "cache-threads": cache_rows.threads,
+    "cache-saves": cache_rows.saves,
+    "cache-rebuild": cache_rows.rebuilds,
+    "cache-large": cache_rows.large,
 }
 
 _PAGE: Final = ROOT / "docs" / "reference" / "benchmarks.md"
@@ -45,6 +50,8 @@ _MARKS: Final = {Verdict.AIM: "aim met", Verdict.MUST: "must met", Verdict.MISSE
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS), help=", ".join(ROWS))
+    names = [cache.name for cache in caches.OTHERS]
+    parser.add_argument("--caches", nargs="+", choices=names, metavar="CACHE", default=names, help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="two short rounds: does it run at all?")
     parser.add_argument("--rounds", type=int, help="rounds a side (5)")
     parser.add_argument("--seconds", type=float, help="seconds a round (3)")
@@ -62,9 +69,12 @@ def _check_tools() -> None:
 
 def _print(result: Result) -> None:
     peer = f" | {result.peer} {shown(result.peer_figure, result.unit)}" if result.peer_figure else ""
-    bounds = f"must {shown_bound(result, result.goal.must)}, aim {shown_bound(result, result.goal.aim)}"
-    print(f"{result.work}\n    {shown(result.figure, result.unit)}{peer}")
-    print(f"    {shown_value(result)} ({bounds}): {_MARKS[result.verdict]}")
+    side = f", {result.side}" if result.side else ""
+    print(f"{result.work}{side}\n    {shown(result.figure, result.unit)}{peer}")
+    if result.peer_figure or result.goal:
+        must, aim = shown_bounds(result)
+        goal = f" (must {must}, aim {aim}): {_MARKS[result.verdict]}" if result.verdict else ""
+        print(f"    {shown_value(result)}{goal}")
     if result.note:
         print(f"    {result.note}")
     sys.stdout.flush()
@@ -79,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command=tuple(options.pypicloud),
         rounds=options.rounds or (2 if options.quick else 5),
         seconds=options.seconds or (1 if options.quick else 3),
+        is_quick=options.quick,
+        caches=tuple(options.caches),
     )
     _check_tools()
     data.remove(bench.run)
@@ -97,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in found:
             _print(result)
         print(f"    [{name}, {time.monotonic() - start:.0f} s]", flush=True)
-    is_whole = len(options.only) == len(ROWS) and not options.quick and not failed
+    is_all = len(options.only) == len(ROWS) and len(options.caches) == len(caches.OTHERS)
+    is_whole = is_all and not options.quick and not failed
     target = options.page or (_PAGE if is_whole else None)
     if target is not None and results:
         target.parent.mkdir(parents=True, exist_ok=True)

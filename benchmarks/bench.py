@@ -15,6 +15,7 @@ from benchmarks.data import World
 from benchmarks.result import BenchError, Result, Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -29,6 +30,8 @@ class Bench:
     command: tuple[str, ...]
     rounds: int
     seconds: float
+    is_quick: bool = False
+    caches: tuple[str, ...] = ()
 
     @property
     def world(self) -> World:
@@ -40,15 +43,22 @@ class Bench:
         """What belongs to this run alone: configurations, cache files, logs."""
         return self.work / "run"
 
-    def config(self, name: str, storage: Path, database: Path | None = None) -> Path:
-        """An ini file for a storage folder, with a cache file of its own unless one is given."""
+    def config(self, name: str, storage: Path | None = None, cache: Mapping[str, str] | None = None) -> Path:
+        """An ini file for a storage folder, or one without files, with an SQLite file unless a cache is given."""
         path = self.run / f"{name}.ini"
-        data.write_config(path, storage, database or self.run / f"{name}.sqlite")
+        data.write_config(path, storage or self._no_files(), cache or data.sqlite(self.run / f"{name}.sqlite"))
         return path
 
-    def server(self, name: str, storage: Path, database: Path | None = None) -> AbstractContextManager[peers.Server]:
-        """One of our servers on a storage folder."""
-        return peers.pypicloud(self.config(name, storage, database), self.command)
+    def server(
+        self, name: str, storage: Path | None = None, cache: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[peers.Server]:
+        """One of our servers, on what :meth:`config` takes."""
+        return peers.pypicloud(self.config(name, storage, cache), self.command)
+
+    def _no_files(self) -> Path:
+        folder = self.run / "nothing"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def pages_server(self) -> AbstractContextManager[peers.Server]:
         """Our server on the small world: the projects of 20, of 2,000 and of one large file."""
@@ -59,10 +69,11 @@ class Bench:
         command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise BenchError(f"{module} failed:\n{done.stdout}{done.stderr}")
+            tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+            raise BenchError(f"{module} failed:\n{tail}")
         return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def in_turn(self, *sides: Callable[[], float]) -> list[Samples]:
+    def in_turn(self, *sides: Callable[[], float], rounds: int | None = None) -> list[Samples]:
         """Measure the sides in turn, once each to warm up and then round by round, each in the other order.
 
         Whatever else the machine does at a moment thus falls on all sides alike.
@@ -70,7 +81,7 @@ class Bench:
         for side in sides:
             side()
         found: list[list[float]] = [[] for _ in sides]
-        for number in range(self.rounds):
+        for number in range(rounds or self.rounds):
             order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
             for index in order:
                 found[index].append(sides[index]())

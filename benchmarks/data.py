@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 #: Changed whenever what is made below changes, so that older pieces are not used again.
@@ -51,8 +51,7 @@ pypi.default_read = authenticated
 pypi.default_write = authenticated
 pypi.storage = file
 storage.dir = {storage}
-pypi.db = sql
-db.url = sqlite:///{database}
+{cache}
 pypi.auth = config
 user.{user} = {hash}
 session.encrypt_key = {key}
@@ -253,10 +252,16 @@ class World:
         return Body(made_once(self.root / "upload.body", make), boundary, path, project)
 
 
-def write_config(path: Path, storage: Path, database: Path) -> None:
-    """Write an ini file for a server on this storage folder and this cache file."""
+def sqlite(database: Path) -> dict[str, str]:
+    """The settings of a cache in this file."""
+    return {"pypi.db": "sql", "db.url": f"sqlite:///{database}"}
+
+
+def write_config(path: Path, storage: Path, cache: Mapping[str, str]) -> None:
+    """Write an ini file for a server on this storage folder and the cache of these settings."""
     key = base64.b64encode(bytes(32)).decode()
-    path.write_text(_CONFIG.format(storage=storage, database=database, user=load.USER, hash=_HASH, key=key))
+    lines = "\n".join(f"{name} = {value}" for name, value in cache.items())
+    path.write_text(_CONFIG.format(storage=storage, cache=lines, user=load.USER, hash=_HASH, key=key))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import data, load
 from benchmarks.store import open_cache
 
+from pypicloud.cache.fill import FILL, filled
 from pypicloud.models import Package
 
 if TYPE_CHECKING:
@@ -25,27 +26,30 @@ _CHUNK: Final = 50_000
 _WHEN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def package(project: str, version: str) -> Package:
+    """A wheel of a project with all the facts that an upload leaves."""
+    filename = data.file_name(project, version)
+    digest = hashlib.sha256(filename.encode()).hexdigest()
+    return Package(
+        project,
+        version,
+        filename,
+        _WHEN,
+        data.summary(project),
+        requires_python=data.REQUIRES_PYTHON,
+        hash_sha256=digest,
+        hash_md5=digest[:32],
+        core_metadata=digest[::-1],
+        uploader=load.USER,
+        size=41213,
+    )
+
+
 def packages(projects: int, files: int) -> Iterator[Package]:
     """The packages of so many projects with so many files each."""
     for number in range(projects):
-        name = data.numbered_project(number)
         for minor in range(files):
-            version = f"1.{minor}"
-            filename = data.file_name(name, version)
-            digest = hashlib.sha256(filename.encode()).hexdigest()
-            yield Package(
-                name,
-                version,
-                filename,
-                _WHEN,
-                data.summary(name),
-                requires_python=data.REQUIRES_PYTHON,
-                hash_sha256=digest,
-                hash_md5=digest[:32],
-                core_metadata=digest[::-1],
-                uploader=load.USER,
-                size=41213,
-            )
+            yield package(data.numbered_project(number), f"1.{minor}")
 
 
 def main() -> None:
@@ -58,6 +62,8 @@ def main() -> None:
     cache, remaining = open_cache(options.config), packages(options.projects, options.files)
     while some := list(islice(remaining, _CHUNK)):
         cache.save_all(some)
+    # Else the server that finds the cache would fill it from its storage, which has no files.
+    cache.write_note(FILL, filled())
 
 
 if __name__ == "__main__":

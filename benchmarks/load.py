@@ -98,12 +98,12 @@ def is_up(target: Target) -> bool:
         return False
 
 
-def wrk(target: Target, seconds: float, paths: Iterable[str] = ()) -> Load:
-    """Eight connections that ask as fast as they are answered, for some seconds.
+def wrk(target: Target, seconds: float, paths: Iterable[str] = (), connections: int = CONNECTIONS) -> Load:
+    """So many connections that ask as fast as they are answered, for some seconds.
 
     Any refused or broken request makes the run worthless and raises BenchError.
     """
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", str(_REPORT)]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", str(_REPORT)]
     for name, value in target.headers.items():
         command += ["-H", f"{name}: {value}"]
     done = subprocess.run([*command, target.url, "--", *paths], capture_output=True, text=True, check=False)

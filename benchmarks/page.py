@@ -11,10 +11,10 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.result import Result, Verdict, shown, shown_bound, shown_value
+from benchmarks.result import Result, Verdict, number, shown, shown_bounds, shown_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Why a row misses its "must" and what was tried, by row.
 _REMARKS: Final = Path(__file__).with_name("remarks.toml")
@@ -36,6 +36,15 @@ This page is written by `make bench`; [how it measures](#how-it-is-measured) is 
 The figure after ± is half the distance between the best and the worst round.
 """
 
+_CACHES: Final = """\
+## The caches beside each other
+
+{table}
+
+The multiple in parentheses is that of SQLite in the same line, unless the line says otherwise. A figure in bold misses
+its must. What stands behind the caches is told [below](#how-it-is-measured).
+"""
+
 _METHOD: Final = """\
 (how-it-is-measured)=
 
@@ -54,7 +63,12 @@ loopback. Both sides of a row run at the same time but are loaded in turn: once 
 - The **slow readers** are a process of their own with small receive buffers.
 - The **upload** is a valid wheel of bytes that do not compress, in the form that twine sends, given to the socket by
   the kernel. Memory is the highest resident size during an upload less that before, the worst of all rounds.
-- The **rebuild** and its peer run inside one process, in turn, on files that are in the page cache.
+- The **caches** are the servers that Debian installs, on the same machine: PostgreSQL and MariaDB with what they do
+  when nothing is configured, so that each commit waits for the disk, as with SQLite; Redis keeps nothing on disk.
+  DynamoDB is an emulator in one process (ministack), whose figures say little about Amazon's. The pages are ten
+  different ones, and the listing behind the rebuilds costs nothing; a project in them has ten files. There are at
+  most three rounds of at most two seconds.
+- The **rebuild** from disk and its peer run inside one process, in turn, on files that are in the page cache.
 
 Run it with `make bench`, or a part of it with `python benchmarks/run.py --quick --only ROW`. It needs `nginx` and `wrk`
 (Debian: `nginx-light`, `wrk`); pypiserver gets an environment of its own.
@@ -90,24 +104,57 @@ def row_line(result: Result) -> str:
         result.peer or "",
         shown(result.peer_figure, result.unit) if result.peer_figure else "",
         shown_value(result) if result.peer_figure else "",
-        shown_bound(result, result.goal.must),
-        shown_bound(result, result.goal.aim),
-        _WORDS[result.verdict],
+        *shown_bounds(result),
+        _WORDS[result.verdict] if result.verdict else "",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def cache_parts(results: Sequence[Result]) -> list[str]:
+    """The table of the caches: a line for each kind of work, a column for each cache."""
+    if not results:
+        return []
+    sides = list(dict.fromkeys(result.side for result in results))
+    works = dict.fromkeys((result.work, result.unit) for result in results)
+    lines = [f"| work | {' | '.join(sides)} | must | aim |", "|" + " --- |" * (len(sides) + 3)]
+    for work, unit in works:
+        found = {result.side: result for result in results if result.work == work}
+        bounds = next((shown_bounds(result) for result in found.values() if result.goal), ("", ""))
+        cells = [f"{work}, {unit}", *(cache_cell(found[side]) if side in found else "" for side in sides), *bounds]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [_CACHES.format(table="\n".join(lines))]
+
+
+def cache_cell(result: Result) -> str:
+    """A figure in that table: ``2,400 (0.62 x)``; bold where a must is missed."""
+    text = number(result.figure.median)
+    if result.peer_figure:
+        text += f" ({number(result.value)} x)"
+    if result.note:
+        text += f", {result.note}"
+    return f"**{text}**" if result.verdict is Verdict.MISSED else text
+
+
+def _named(name: str, result: Result) -> str:
+    return f"{name}, {result.side}" if result.side else name
+
+
+def _remark(remarks: Mapping[str, str], result: Result) -> str:
+    return remarks.get(_named(result.row, result), remarks.get(result.row, "not explained yet."))
 
 
 def render(results: Sequence[Result], rounds: int, seconds: float, pypiserver: Path) -> str:
     """The whole page."""
     facts = "\n".join(f"- {name}: {value}" for name, value in _facts(pypiserver))
-    parts = [_HEAD.format(facts=facts, table="\n".join(row_line(result) for result in results))]
-    notes = [f"- {result.work}: {result.note}." for result in results if result.note]
+    table = "\n".join(row_line(result) for result in results if not result.side)
+    parts = [_HEAD.format(facts=facts, table=table), *cache_parts([result for result in results if result.side])]
+    notes = [f"- {result.work}: {result.note}." for result in results if result.note and not result.side]
     if notes:
         parts.append("## Beside the figures\n\n" + "\n".join(notes) + "\n")
     missed = [result for result in results if result.verdict is Verdict.MISSED]
     if missed:
         remarks: dict[str, str] = tomllib.loads(_REMARKS.read_text())
-        lines = [f"- {result.work}: {remarks.get(result.row, 'not explained yet.')}" for result in missed]
+        lines = [f"- {_named(result.work, result)}: {_remark(remarks, result)}" for result in missed]
         parts.append("## Where a must is missed\n\n" + "\n".join(lines) + "\n")
     parts.append(_METHOD.format(rounds=rounds, seconds=seconds))
     return "\n".join(parts)

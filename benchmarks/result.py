@@ -75,16 +75,20 @@ def at_most(must: float, aim: float) -> Goal:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of the table. Without a peer, the goal is about the figure itself, in ``unit``."""
+    """One line of the table. Without a peer, the goal is about the figure itself, in ``unit``.
+
+    ``side`` is the cache that the figure is about, for the table that has a column for each.
+    """
 
     row: str
     work: str
     unit: str
     figure: Samples
-    goal: Goal
+    goal: Goal | None = None
     peer: str | None = None
     peer_figure: Samples | None = None
     note: str = ""
+    side: str = ""
 
     @property
     def value(self) -> float:
@@ -94,9 +98,9 @@ class Result:
         return self.figure.median / self.peer_figure.median
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether the goal is met."""
-        return self.goal.verdict(self.value)
+    def verdict(self) -> Verdict | None:
+        """Whether the goal is met; None if there is none."""
+        return self.goal.verdict(self.value) if self.goal else None
 
 
 def number(value: float) -> str:
@@ -110,10 +114,12 @@ def shown(samples: Samples, unit: str) -> str:
     return f"{text} ± {samples.spread:.0%}".replace("%", " %") if len(samples.values) > 1 else text
 
 
-def shown_bound(result: Result, bound: float) -> str:
-    """A bound as the table shows it: ``≥ 0.15 x``, ``≤ 100 MB``."""
-    sign = "≥" if result.goal.at_least else "≤"
-    return f"{sign} {number(bound)} {'x' if result.peer_figure else result.unit}"
+def shown_bounds(result: Result) -> tuple[str, str]:
+    """What must be and what is hoped for as the table shows it: ``≥ 0.15 x``, ``≤ 100 MB``."""
+    if result.goal is None:
+        return "", ""
+    sign, unit = "≥" if result.goal.at_least else "≤", "x" if result.peer_figure else result.unit
+    return f"{sign} {number(result.goal.must)} {unit}", f"{sign} {number(result.goal.aim)} {unit}"
 
 
 def shown_value(result: Result) -> str:

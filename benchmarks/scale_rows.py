@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import sqlite3
 import time
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import data, load, peers, process
+from benchmarks import caches, data, load, peers, process
+from benchmarks.caches import SQLITE
 from benchmarks.load import Target
 from benchmarks.peers import Server, Static
 from benchmarks.result import BenchError, Result, Samples, at_least, at_most
@@ -24,46 +21,11 @@ PROJECTS = 100_000
 FILES_EACH = 10
 
 
-def _cache_code() -> str:
-    """A digest of the code that writes cache files: a file that older code wrote is not measured."""
-    spec = find_spec("pypicloud.cache")
-    if spec is None or spec.origin is None:
-        raise BenchError("pypicloud is not installed in this environment")
-    digest = hashlib.sha256()
-    for path in sorted(Path(spec.origin).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _no_files(bench: Bench) -> Path:
-    """A storage folder with nothing in it."""
-    folder = bench.run / "nothing"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def _filled(bench: Bench, projects: int) -> Path:
-    """A cache file with so many projects of ten files each, made once."""
-    stem = f"cache-{projects}-"
-    path = bench.work / f"{stem}{_cache_code()}.sqlite"
-    for old in bench.work.glob(f"{stem}*"):
-        if not old.name.startswith(path.name):
-            old.unlink()
-
-    def make(half: Path) -> None:
-        config = bench.config("fill", _no_files(bench), half)
-        bench.program("fill", str(config), str(projects), str(FILES_EACH))
-        with contextlib.closing(sqlite3.connect(half)) as connection:
-            # What still lies in the write-ahead log must be in the file before the file is moved.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    return data.made_once(path, make)
-
-
 @contextlib.contextmanager
 def _server(bench: Bench, projects: int) -> Iterator[Server]:
     """Our server with so many projects in its cache and no file in its storage."""
-    with bench.server(f"scale-{projects}", _no_files(bench), _filled(bench, projects)) as server:
+    name = f"scale-{projects}"
+    with caches.kept(bench, SQLITE, name, projects, FILES_EACH) as cache, bench.server(name, cache=cache) as server:
         yield server
 
 

@@ -11,17 +11,29 @@ from pypicloud.cache import get_cache_impl
 from pypicloud.settings import EnvironSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pypicloud.cache.base import ICache
 
 
 def open_cache(config: str, database: Path | None = None) -> ICache:
     """The cache that an ini file describes, in another file if one is given."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # the documented way to keep the case of keys
-    parser.read_string(Path(config).read_text())
-    settings = dict(parser["app:main"])
+    cache: ICache = cache_factory(config, database)(None)
+    return cache
+
+
+def cache_factory(config: str, database: Path | None = None) -> Callable[..., ICache]:
+    """What makes the cache of a request, as an ini file describes it."""
+    settings = read_settings(config)
     if database is not None:
         settings["db.url"] = f"sqlite:///{database}"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PPC_")}
-    cache: ICache = get_cache_impl(EnvironSettings(settings, environ))(None)
-    return cache
+    return get_cache_impl(EnvironSettings(settings, environ))
+
+
+def read_settings(config: str) -> dict[str, str]:
+    """The settings of the application in an ini file."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # the documented way to keep the case of keys
+    parser.read_string(Path(config).read_text())
+    return dict(parser["app:main"])

@@ -13,19 +13,24 @@ from generated import fill
 ROOT: Final = Path(__file__).parent.parent.parent
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
-_FENCE: Final = re.compile(r"^(?P<runs>% runs\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE: Final = re.compile(r"^(?:% (?P<mark>[^\n]+)\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _ROW: Final = re.compile(r"^\|(.*)\|$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A block of code on a page; ``runs`` if the page says that it can be run."""
+    """A block of code on a page; ``mark`` is what the page says about it in a comment right above."""
 
     page: str
     line: int
     kind: str
     text: str
-    runs: bool
+    mark: str | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the page says that it can be run."""
+        return self.mark == "runs"
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -36,11 +41,17 @@ def examples(kind: str) -> list[Example]:
     return [example for path in PAGES for example in _examples(path) if example.kind == kind]
 
 
+def marked(mark: str) -> str:
+    """The text of the one code block that a page marks so."""
+    (text,) = (example.text for path in PAGES for example in _examples(path) if example.mark == mark)
+    return text
+
+
 def _examples(path: Path) -> Iterator[Example]:
     text = path.read_text()
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
-        yield Example(str(path.relative_to(ROOT)), line, match["kind"], match["text"], bool(match["runs"]))
+        yield Example(str(path.relative_to(ROOT)), line, match["kind"], match["text"], match["mark"])
 
 
 def rows(text: str) -> list[list[str]]:

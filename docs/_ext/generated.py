@@ -1,7 +1,7 @@
-"""What the reference pages take from the source: the settings and the errors.
+"""What pages take from elsewhere: the settings and the errors from the source, figures from the benchmarks.
 
-A page asks for it with a line of its own, ``% generated: settings``. The text is made from the
-declarations while the pages are built, so it cannot fall behind them.
+A page asks for it with a line of its own, ``% generated: settings``. The text is made while the pages are
+built, so it cannot fall behind.
 """
 
 from __future__ import annotations
@@ -88,7 +88,28 @@ def _family(kind: type[PypicloudError]) -> Iterator[type[PypicloudError]]:
         yield from _family(child)
 
 
-TEXTS: Final[Mapping[str, Callable[[], str]]] = {"settings": settings_text, "errors": errors_text}
+def caches_text() -> str:
+    """How fast the caches are beside each other."""
+    return cache_table((Path(__file__).parent.parent / "reference" / "benchmarks.md").read_text())
+
+
+def cache_table(page: str) -> str:
+    """The table of the caches on the benchmarks page, without its goals; nothing if they were not measured."""
+    section = page.partition(f"## {CACHES}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    goals = [place for place, head in enumerate(rows[0]) if head.strip() in {"must", "aim"}] if rows else []
+    shown = ([cell for place, cell in enumerate(row) if place not in goals] for row in rows)
+    return "".join(f"|{'|'.join(row)}|\n" for row in shown).replace("**", "")
+
+
+#: The heading of the caches' table on the benchmarks page.
+CACHES: Final = "The caches beside each other"
+
+TEXTS: Final[Mapping[str, Callable[[], str]]] = {
+    "settings": settings_text,
+    "errors": errors_text,
+    "caches": caches_text,
+}
 
 
 def fill(source: str) -> str:

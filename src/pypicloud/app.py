@@ -6,6 +6,7 @@ shared things made, the edge and the URLs laid out, and the cache filled if it i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -152,12 +153,41 @@ def _add_postfork_hook(config: Configurator, hook: Callable[[], Any]) -> None:
 
 def _after_fork(config: Configurator, application: Application) -> None:
     """Let backends renew what does not survive a fork, in every server that forks (compat.md 8.2)."""
-    for shared in (application.access_factory, application.cache_factory, application.upstream):
-        postfork = getattr(shared, "postfork", None)
-        if postfork is not None:
-            config.registry.postfork_hooks.append(postfork)
     hooks = config.registry.postfork_hooks
-    os.register_at_fork(after_in_child=lambda: [hook() for hook in hooks])
+    hooks += [
+        _postfork(application.access_factory),
+        _postfork(application.cache_factory),
+        application.upstream.postfork,
+    ]
+
+    def call_hooks() -> None:
+        for hook in hooks:
+            hook()
+
+    os.register_at_fork(after_in_child=call_hooks)
+    _tell_uwsgi(call_hooks)
+
+
+def _postfork(factory: Any) -> Callable[[], Any]:
+    """What a configured backend wants called after a fork, with what its ``configure`` returned."""
+    return functools.partial(factory.func.postfork, **factory.keywords)
+
+
+def _tell_uwsgi(hook: Callable[[], None]) -> None:
+    """Let uWSGI call a hook in each process it makes: it forks without letting Python know."""
+    try:
+        uwsgi: Any = importlib.import_module("uwsgi")
+    except ImportError:
+        # The module is there only inside of uWSGI.
+        return
+    # Others may want to be called, too: uWSGI's own decorators, or a second application.
+    earlier = getattr(uwsgi, "post_fork_hook", lambda: None)
+
+    def call_both() -> None:
+        earlier()
+        hook()
+
+    uwsgi.post_fork_hook = call_both
 
 
 def _lay_out_urls(config: Configurator) -> None:

@@ -128,7 +128,7 @@ ACCESS: Final = Choice(
 )
 CHOICES: Final = (
     STORAGE,
-    Choice("cache", plugins.DB, cache.BACKENDS, ICache, "db.", {"redis": "RedisCache", "dynamo": "DynamoCache"}),
+    Choice("cache", plugins.DB, cache.BACKENDS, ICache, "db.", {}),
     ACCESS,
 )
 
@@ -147,10 +147,6 @@ _LATER: Final = {
         storage.gcp_use_iam_signer storage.iam_signer_service_account_email storage.gcp_api_endpoint
         storage.storage_account_name storage.storage_account_key storage.storage_account_url
         storage.storage_container_name""",
-    "the redis cache": "db.clustered",
-    "the dynamo cache": """
-        db.region_name db.host db.port db.secure db.aws_access_key_id db.aws_secret_access_key db.namespace
-        db.tablenames""",
     "the sql access backend": "auth.db.*",
     "the ldap access backend": "auth.ldap.*",
     "the aws_secrets_manager access backend": """
@@ -168,9 +164,6 @@ _OLDER: Final = {
     "aws.secret_key": "storage.aws_secret_access_key",
     "aws.region": "storage.region_name",
     "pypi.prepend_hash": "storage.prepend_hash",
-    "db.region": "db.region_name",
-    "db.access_key": "db.aws_access_key_id",
-    "db.secret_key": "db.aws_secret_access_key",
     "auth.ldap.service_account": "auth.ldap.service_dn",
 }
 _OLDER_PREFIX: Final = "aws."

@@ -1,7 +1,8 @@
 """The RSGI front of the application: what runs inside ``pypicloud serve``.
 
 What memory can answer (a project page that has not changed, asked for by a caller who is remembered) is
-answered on the event loop. What may block goes to a pool of threads, which calls the same WSGI
+answered on the event loop; where the cache is not local, it is asked for the revisions of all pages that
+are wanted at the moment together. What may block goes to a pool of threads, which calls the same WSGI
 application that waitress, gunicorn and uWSGI run; request bodies are spooled before the pool is entered,
 and a response that is a local file is handed to the server's own sender after the pool is left. So slow
 readers and slow uploaders hold no thread.
@@ -16,7 +17,7 @@ import asyncio
 import io
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +80,55 @@ def _no_write(_: bytes) -> None:
     raise NotImplementedError("the write callable of PEP 3333 is deprecated and not offered")
 
 
+class Revisions:
+    """Asks a cache that is not local for revisions: one request's alone, or those of many requests together.
+
+    What is wanted in one turn of the loop, or while a question is under way, is asked in one question. No answer is
+    older than the request it is for: nobody is given the answer to a question that was under way before.
+    """
+
+    #: How many questions may be under way. A question costs much the same for one name and for many, so that with
+    #: more of them, each smaller, fewer pages are answered.
+    LIMIT = 1
+
+    def __init__(self, ask: Callable[[set[str | None]], Mapping[str | None, str | None]]) -> None:
+        self._ask = ask
+        self._pool = ThreadPoolExecutor(self.LIMIT, thread_name_prefix="revisions")
+        self._wanted: list[tuple[str | None, asyncio.Future[str | None]]] = []
+        self._under_way = 0
+
+    async def of(self, name: str | None) -> str | None:
+        """The revision of a project, or for None of the list of projects; None if there is none to be had."""
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append((name, answer))
+        self._send()
+        return await answer
+
+    def _send(self) -> None:
+        if self._wanted and self._under_way < self.LIMIT:
+            self._under_way += 1
+            # Not at once: other requests that have arrived have yet to say what they want.
+            asyncio.get_running_loop().call_soon(self._put)
+
+    def _put(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        question = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, {name for name, _ in wanted})
+        question.add_done_callback(lambda done: self._receive(wanted, done))
+
+    def _receive(
+        self,
+        wanted: list[tuple[str | None, asyncio.Future[str | None]]],
+        done: asyncio.Future[Mapping[str | None, str | None]],
+    ) -> None:
+        self._under_way -= 1
+        # Where the cache fails, the long way meets the same error, and answers it.
+        found = {} if done.cancelled() or done.exception() else done.result()
+        for name, answer in wanted:
+            if not answer.done():
+                answer.set_result(found.get(name))
+        self._send()
+
+
 class Front:
     """An RSGI application around a WSGI application."""
 
@@ -91,7 +141,10 @@ class Front:
         self._application: Application = self._router.registry.pypicloud
         self._index = self._application.index()
         # Behind a filter of the ini file the application is not what answers: then all goes through it.
-        self._is_short = self._router is wsgi and self._index.is_local
+        self._is_short = self._router is wsgi and self._index.access.is_local
+        # The server's sender opens a file anew: that is for files that nobody may have replaced meanwhile.
+        self._sends_files = self._application.files_are_immutable
+        self._revisions = None if self._index.cache.is_local else Revisions(self._index.cache.revisions)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say that requests are answered from now on."""
@@ -103,13 +156,13 @@ class Front:
             # Each look at the scope makes the value anew.
             path, headers = scope.path, scope.headers
             if path.startswith(_PAGE) and path.endswith("/"):
-                kept = self._kept(path, scope.query_string, headers)
+                kept = await self._kept(path, scope.query_string, headers)
                 if kept is not None:
                     _send_page(protocol, kept, headers.get("if-none-match"))
                     return
         await self._through_pool(scope, protocol)
 
-    def _kept(self, path: str, query: str, headers: Any) -> Representation | None:
+    async def _kept(self, path: str, query: str, headers: Any) -> Representation | None:
         """The page that memory holds for this caller, in the form asked for; None if it takes more than that."""
         if not self._is_short or query:
             return None
@@ -119,8 +172,11 @@ class Front:
             if caller is None:
                 return None
             form = negotiate(headers.get("accept"))
-            name = path[len(_PAGE) :]
-            page = index.kept_project(name[:-1], caller, form) if name else index.kept_projects(caller, form)
+            name = path[len(_PAGE) : -1] or None
+            if not index.keeps(name, caller, form):
+                return None
+            revision = await self._revisions.of(name) if self._revisions else index.cache.revision(name)
+            page = index.kept(name, caller, form, revision)
         except PypicloudError:
             # The long way meets the same error, and answers it.
             return None
@@ -221,7 +277,7 @@ class Front:
         if method == "HEAD" or answer.status in {204, 304} or _is_empty(body):
             answer.close()
             protocol.response_empty(answer.status, answer.headers)
-        elif isinstance(body, FileBody) and body.path is not None and body.stop is not None:
+        elif self._sends_files and isinstance(body, FileBody) and body.path is not None and body.stop is not None:
             answer.close()
             protocol.response_file_range(answer.status, answer.headers, body.path, body.start, body.stop)
         elif isinstance(body, list | tuple):

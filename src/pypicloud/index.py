@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud import render
+from pypicloud.cache import status
 from pypicloud.errors import (
     BackendUnavailable,
     FileExists,
@@ -23,9 +24,9 @@ from pypicloud.errors import (
     LoginRequired,
     PackageNotFound,
     ProjectNotFound,
-    PypicloudError,
 )
 from pypicloud.fallback import Answer, Policy, Situation, decide
+from pypicloud.health import Checkup
 from pypicloud.metadata import Distribution, read_distribution, wheel_metadata
 from pypicloud.models import (
     Caller,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
     from pypicloud.cache.base import ICache
     from pypicloud.cache.rebuild import Rebuilt
+    from pypicloud.cache.status import Status
     from pypicloud.locator import Upstream
 
 LOG: Final = logging.getLogger(__name__)
@@ -68,17 +70,22 @@ SIMPLE: Final = "simple/{}/"
 class PackageIndex:
     """The index as one caller or another sees it: backends, policy, upstream and memory of pages, put together."""
 
-    def __init__(self, cache: ICache, access: IAccessBackend, policy: Policy, pages: Pages, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        cache: ICache,
+        access: IAccessBackend,
+        policy: Policy,
+        pages: Pages,
+        upstream: Upstream,
+        *,
+        checkup: Checkup | None = None,
+    ) -> None:
         self.cache = cache
         self.access = access
         self.policy = policy
         self.pages = pages
         self.upstream = upstream
-
-    @property
-    def is_local(self) -> bool:
-        """Whether cache and access answer at once, from memory or a local file."""
-        return bool(self.cache.is_local and self.access.is_local)
+        self.checkup = checkup or Checkup()
 
     @property
     def spool_directory(self) -> str | None:
@@ -93,8 +100,8 @@ class PackageIndex:
 
     def rendered_projects(self, caller: Caller, form: Format) -> Page:
         """The list of projects as a page, out of the memory while neither names nor rights change."""
-        revision = self._revision_of_list()
-        key = ("list", form, caller.principals)
+        revision = self._under_rights(self.cache.revision(None))
+        key = _list_key(form, caller)
         page = None if revision is None else self.pages.get(key, revision)
         if page is None:
             page = Page(render.project_list(self.projects(caller), form), form.value)
@@ -102,14 +109,10 @@ class PackageIndex:
                 self.pages.put(key, revision, page)
         return page
 
-    def kept_projects(self, caller: Caller, form: Format) -> Page | None:
-        """What :meth:`rendered_projects` would give, if the memory holds it; else None."""
-        revision = self._revision_of_list()
-        return None if revision is None else self.pages.get(("list", form, caller.principals), revision)
-
-    def _revision_of_list(self) -> str | None:
-        names, rights = self.cache.revision(None), self.access.revision()
-        return None if names is None or rights is None else f"{names} {rights}"
+    def _under_rights(self, revision: str | None) -> str | None:
+        """The revision of the list of projects as callers see it; None if names or rights keep none."""
+        rights = self.access.revision()
+        return None if revision is None or rights is None else f"{revision} {rights}"
 
     def project(self, name: str, caller: Caller, way: str = SIMPLE) -> ProjectPage | Redirect:
         """A project's page, or where to go instead, as the fallback table says.
@@ -150,7 +153,7 @@ class PackageIndex:
         project = _project_name(name)
         # The revision is read before the packages: a page is never kept under a newer one than its own.
         revision = self.cache.revision(project)
-        key = ("project", form, depth, project)
+        key = _page_key(form, depth, project)
         if revision is not None:
             kept = self.pages.get(key, revision)
             if kept is not None and self._decide(project, caller, is_stored=True) is Answer.LIST:
@@ -169,15 +172,25 @@ class PackageIndex:
             self.pages.put(key, revision, page)
         return page
 
-    def kept_project(self, name: str, caller: Caller, form: Format) -> Page | None:
-        """What :meth:`rendered_project` would give, if the memory holds it; else None."""
-        revision = self.cache.revision(name)
+    def keeps(self, name: str | None, caller: Caller, form: Format) -> bool:
+        """Whether the memory holds a page of a project, or for None of the list, of whatever revision."""
+        return self.pages.has(_list_key(form, caller) if name is None else _page_key(form, 2, name))
+
+    def kept(self, name: str | None, caller: Caller, form: Format, revision: str | None) -> Page | None:
+        """What the caller would be shown at this moment, if the memory holds it.
+
+        It is what :meth:`rendered_project` gives, or :meth:`rendered_projects` for None, when the cache's
+        revision of that is ``revision``.
+        """
         if revision is None:
             return None
-        kept = self.pages.get(("project", form, 2, name), revision)
-        if kept is None or not self.access.permits(caller, name, "read"):
+        if name is None:
+            seen = self._under_rights(revision)
+            return None if seen is None else self.pages.get(_list_key(form, caller), seen)
+        page = self.pages.get(_page_key(form, 2, name), revision)
+        if page is None or not self.access.permits(caller, name, "read"):
             return None
-        return kept if self.policy.lists_what_is_stored(name) else None
+        return page if self.policy.lists_what_is_stored(name) else None
 
     def _decide(self, project: NormalizedName, caller: Caller, *, is_stored: bool) -> Answer:
         can_read = self.access.permits(caller, project, "read")
@@ -358,17 +371,28 @@ class PackageIndex:
         if not self.access.can_delete_package():
             raise Forbidden(f"you may not delete packages (pypi.allow_delete_groups); {filename!r} stays")
         with self.cache.lock(filename):
-            self._storage.delete(package)
-            self.cache.clear(package)
+            self.cache.discard(package)
 
     def rebuild(self) -> Rebuilt:
         """Bring the cache in line with the storage; it answers all the while."""
         return self.cache.rebuild()
 
+    def start_rebuild(self) -> None:
+        """The same in the background, unless a rebuild is under way already, on whichever server."""
+        self.cache.start_rebuild()
+
+    def rebuild_status(self) -> Status:
+        """How far the last rebuild is, on whichever server it runs."""
+        return status.read(self.cache)
+
     def health(self) -> dict[str, str]:
         """For each backend the empty string, or what is wrong with it."""
-        checks = {"access": self.access, "cache": self.cache, "storage": self._storage}
-        return {part: _ailment(backend) for part, backend in checks.items()}
+        checks = {
+            "access": self.access.check_health,
+            "cache": self.cache.check_health,
+            "storage": self._storage.check_health,
+        }
+        return self.checkup.examine(checks)
 
     @property
     def _storage(self) -> IStorage:
@@ -392,12 +416,14 @@ class _Found:
     upstream: ProjectPage | None = None
 
 
-def _ailment(backend: Any) -> str:
-    try:
-        is_healthy, message = backend.check_health()
-    except PypicloudError as error:
-        return error.message
-    return "" if is_healthy else (message or "is not healthy")
+def _list_key(form: Format, caller: Caller) -> tuple[object, ...]:
+    """Where the memory keeps the list of projects that the caller may read."""
+    return ("list", form, caller.principals)
+
+
+def _page_key(form: Format, depth: int, project: str) -> tuple[object, ...]:
+    """Where the memory keeps a project's page."""
+    return ("project", form, depth, project)
 
 
 def _project_name(name: str) -> NormalizedName:

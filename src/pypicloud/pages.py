@@ -148,6 +148,10 @@ class Pages:
         self._sizes: dict[Hashable, int] = {}
         self._total = 0
 
+    def has(self, key: Hashable) -> bool:
+        """Whether a page is kept for a key, of whatever revision."""
+        return key in self._kept
+
     def get(self, key: Hashable, revision: str) -> Page | None:
         """The page kept for a key, if it was made from this revision."""
         with self._lock:

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -22,6 +22,7 @@ from pypicloud.cache.base import ICache
 from pypicloud.errors import BadRequest, Forbidden, LoginRequired, PypicloudError, TooLarge
 from pypicloud.fallback import Policy
 from pypicloud.form import Form, FormReader
+from pypicloud.health import Checkup
 from pypicloud.index import PackageIndex
 from pypicloud.locator import Upstream
 from pypicloud.models import Caller
@@ -160,11 +161,15 @@ class Application:
     shows_stacktrace: bool = False
     download_url: str | None = None
     trusted_proxies: TrustedProxies | None = None
+    checkup: Checkup = field(default_factory=Checkup)
 
     def index(self, request: Any = None) -> PackageIndex:
         """The index with backends of its own, for a request or without one."""
-        cache, access = self.cache_factory(request), self.access_factory(request)
-        return PackageIndex(cache, access, self.policy, self.pages, self.upstream)
+        return self.index_of(self.cache_factory(request), self.access_factory(request))
+
+    def index_of(self, cache: ICache, access: IAccessBackend) -> PackageIndex:
+        """The index with these backends."""
+        return PackageIndex(cache, access, self.policy, self.pages, self.upstream, checkup=self.checkup)
 
 
 class PypicloudRequest(Request):  # type: ignore[misc]  # Pyramid is untyped
@@ -179,7 +184,7 @@ class PypicloudRequest(Request):  # type: ignore[misc]  # Pyramid is untyped
     @cached_property
     def index(self) -> PackageIndex:
         """The index, with backends made for this request."""
-        return PackageIndex(self.db, self.access, self.app.policy, self.app.pages, self.app.upstream)
+        return self.app.index_of(self.db, self.access)
 
     @cached_property
     def access(self) -> IAccessBackend:

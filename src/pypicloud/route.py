@@ -142,6 +142,7 @@ ROUTES: Final = (
     ),
     Route("packages", "/packages/", PackagesResource, Permission.ANYONE, "packages.list_packages", slash=True),
     Route("rebuild", "/admin/rebuild{slash:/?}", AdminResource, Permission.ADMIN, "admin.rebuild_package_list", ANY),
+    Route("rebuild_status", "/admin/rebuild/status{slash:/?}", AdminResource, Permission.ADMIN, "admin.rebuild_status"),
     Route("admin", "/admin{rest:/?.*}", AdminResource, Permission.ADMIN, "home.nothing_here", ANY),
     Route("api_projects", "/api/package/", APIPackagingResource, Permission.ANYONE, "api.all_packages", slash=True),
     Route(

@@ -63,7 +63,7 @@ class ShelfCache(ICache):
 
 class TestPlugin(CacheContract):
     cache_class = ShelfCache
-    limits = frozenset({"revisions", "transactions", "servers"})
+    limits = frozenset({"revisions", "servers"})
 
     @pytest.fixture
     def settings(self) -> dict[str, str]:

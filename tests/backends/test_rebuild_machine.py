@@ -1,25 +1,30 @@
-"""Random histories of uploads, deletes, crashes and rebuilds: after a rebuild the cache is as the storage."""
+"""Random histories of uploads, yanks, deletes, crashes and rebuilds by several servers, with a dict as the model."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from pypicloud.cache import SQLCache, rebuild
+from pypicloud.cache import get_cache_impl, rebuild
+from pypicloud.cache.base import summaries
 from pypicloud.settings import EnvironSettings
-from pypicloud.testing.cache import NOW, Interrupted, MemoryCache, everything, facts, package, request_of, stored
+from pypicloud.testing.cache import NOW, Interrupted, everything, facts, package, request_of, stored
+from pypicloud.testing.storage import MemoryStorage
+from support.caches import CACHES, shared_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
-    from pypicloud.cache.base import ICache
+    from pypicloud.cache.changes import Change
     from pypicloud.models import Package
 
 FILES = st.builds(
@@ -37,29 +42,29 @@ class Crash(BaseException):
 
 
 class History(RuleBasedStateMachine):
-    """A server with its storage; ``files`` and ``rows`` say what must be in storage and cache, by file name."""
+    """Two servers with one storage; ``files`` and ``rows`` say what must be in storage and cache, by file name.
 
-    cache_class: ClassVar[type[ICache]]
+    ``pages`` is what was seen of each project, and of the list of projects, under each revision.
+    """
+
+    servers: ClassVar[Sequence[Callable[..., Any]]]
 
     def __init__(self) -> None:
         super().__init__()
-        configured = EnvironSettings(
-            {"db.url": "sqlite://", "pypi.storage": "pypicloud.testing.storage.MemoryStorage"}, {}
-        )
-        self.server: Callable[..., Any] = partial(self.cache_class, **self.cache_class.configure(configured))
         self.files: dict[str, tuple[Any, ...]] = {}
         self.rows: dict[str, tuple[Any, ...]] = {}
+        self.pages: dict[tuple[str | None, str], object] = {}
         self.uploads = 0
-
-    def teardown(self) -> None:
-        """The end of the history."""
+        self.requests = 0
         cache = self.request()
-        if isinstance(cache, SQLCache):
-            cache.database.close()
+        for one in list(cache.storage.list()):
+            cache.storage.delete(one)
+        cache.clear_all()
 
     def request(self) -> Any:
-        """The cache for one more request."""
-        return self.server(request_of(overwrite=True, delete=True))
+        """The cache for one more request, on the servers in turn."""
+        self.requests += 1
+        return self.servers[self.requests % len(self.servers)](request_of(overwrite=True, delete=True))
 
     def upload_file(self, one: Package, *, crash: bool = False) -> None:
         """Store a file, at a moment of its own; a crash comes between bytes and facts."""
@@ -87,6 +92,21 @@ class History(RuleBasedStateMachine):
     def upload(self, one: Package, crash: bool) -> None:
         """A new file, or other facts about one that is there."""
         self.upload_file(one, crash=crash)
+
+    @precondition(lambda self: self.rows.keys() & self.files.keys())
+    @rule(crash=st.booleans(), data=st.data())
+    def yank(self, crash: bool, data: st.DataObject) -> None:
+        """A file gets another fact, and keeps all else; a crash comes between storage and cache."""
+        filename = data.draw(st.sampled_from(sorted(self.rows.keys() & self.files.keys())))
+        cache = self.request()
+        (one,) = (found for found in cache.storage.list() if found.filename == filename)
+        one.data["yanked"] = f"reason {self.uploads}"
+        self.uploads += 1
+        cache.storage.update_metadata(one)
+        self.files = stored(cache)
+        if not crash:
+            cache.save(one)
+            self.rows[filename] = facts(one)
 
     @precondition(lambda self: self.rows)
     @rule(crash=st.booleans(), data=st.data())
@@ -133,6 +153,24 @@ class History(RuleBasedStateMachine):
         self.rows = dict(self.files)
 
     @precondition(lambda self: self.files)
+    @rule(before=st.booleans())
+    def crash_while_a_rebuild_writes(self, before: bool) -> None:
+        """The process is killed before or after it has written a batch."""
+        cache = self.request()
+        exchange = cache.exchange
+
+        def crash(changes: Sequence[Change]) -> None:
+            if not before:
+                exchange(changes)
+            raise Crash
+
+        cache.exchange = crash
+        with contextlib.suppress(Crash):
+            cache.rebuild()
+        self.rows = everything(self.request())
+        assert all(row == self.files.get(name, row) or before for name, row in self.rows.items() if name in self.files)
+
+    @precondition(lambda self: self.files)
     @rule(data=st.data())
     def crash_during_a_rebuild(self, data: st.DataObject) -> None:
         """The process is killed while the storage is listed: each row is as before or as stored, and none is gone."""
@@ -152,22 +190,56 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        """Storage and cache hold exactly what they should."""
+        """Storage and cache hold exactly what they should, asked in any way."""
         cache = self.request()
         assert stored(cache) == self.files
         assert everything(cache) == self.rows
+        assert {found.filename: facts(found) for found in cache.everything()} == self.rows
+        assert cache.summary() == summaries(cache.everything())
+
+    @invariant()
+    def a_revision_stands_for_one_page(self) -> None:
+        """Whatever was seen under a revision is all that is ever seen under it."""
+        cache = self.request()
+        for name in ("foo", "foo-bar", "zed"):
+            page = [facts(found) for found in cache.all(name)]
+            assert self.pages.setdefault((name, cache.revision(name)), page) == page
+        names = cache.distinct()
+        assert self.pages.setdefault((None, cache.revision(None)), names) == names
 
 
-@pytest.mark.parametrize("cache_class", [MemoryCache, SQLCache])
+#: How many histories, and of how many changes at most, are tried on each cache.
+BUDGETS: Final = {"memory": (40, 30), "sqlite-memory": (25, 30), "sqlite": (15, 25)}
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[type[History]]:
+    """The histories of two servers of the cache that the test is parametrized with."""
+    chosen = {"pypi.db": "pypicloud.testing.cache.MemoryCache"}
+    is_shared = False
+    if request.param != "memory":
+        world = shared_world(request.param, request, tmp_path)
+        chosen, is_shared = world.settings, world.kind.is_shared
+    configured = EnvironSettings({**chosen, "pypi.storage": "pypicloud.testing.storage.MemoryStorage"}, {})
+    storage = partial(MemoryStorage, **MemoryStorage.configure(configured))
+    makers: list[Any] = [get_cache_impl(configured.clone()) for _ in range(2 if is_shared else 1)]
+
+    class ThisHistory(History):
+        servers = tuple(partial(maker, storage=storage) for maker in makers)
+
+    yield ThisHistory
+    for maker in makers:
+        database = maker.keywords.get("database")
+        if database is not None:
+            database.close()
+
+
+@pytest.mark.parametrize("machine", ["memory", *CACHES], indirect=True)
 def test_after_a_rebuild_the_cache_is_as_the_storage(
-    cache_class: type[ICache], monkeypatch: pytest.MonkeyPatch
+    machine: type[History], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever came before, a rebuild makes the cache agree with storage, and loses nothing on the way."""
     monkeypatch.setattr(rebuild, "BATCH", 2)
-
-    class ThisHistory(History):
-        pass
-
-    ThisHistory.cache_class = cache_class
-    budget = settings(max_examples=30, stateful_step_count=30, deadline=None, database=None)
-    run_state_machine_as_test(ThisHistory, settings=budget)
+    examples, changes = BUDGETS.get(request.node.callspec.params["machine"], (8, 20))
+    budget = settings(max_examples=examples, stateful_step_count=changes, deadline=None, database=None)
+    run_state_machine_as_test(machine, settings=budget)

@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from support.builds import wheel_name
-from support.live import LOOPBACK, Installation, Server, serving, write_config
+from support.certificates import Certificate, make_certificate
+from support.live import Installation, Server, serving, write_config
 from support.publishing import UPLOADERS, Checkout
 from support.tools import Tools
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A server's certificate with its key, and the authority that signed it."""
-
-    authority: Path
-    chain: Path
-    key: Path
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for the loopback address."""
-    assert shutil.which("openssl"), "openssl is missing; install the package of that name"
-    directory = tmp_path_factory.mktemp("certificate")
-    (directory / "san.ext").write_text(f"subjectAltName = IP:{LOOPBACK}, DNS:localhost\n")
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san.ext"]
-    for words in (
-        ["req", "-x509", *new_key, "-days", "2", "-subj", "/CN=An authority", "-keyout", "ca.key", "-out", "ca.pem"],
-        ["req", *new_key, "-subj", "/CN=A server", "-keyout", "server.key", "-out", "server.csr"],
-        ["x509", "-req", "-in", "server.csr", *sign, "-out", "server.pem"],
-    ):
-        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
-    return Certificate(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")

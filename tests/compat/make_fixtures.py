@@ -251,10 +251,10 @@ def rights(port: int, caller: str | None, files: Mapping[str, Mapping[str, Any]]
     }
 
 
-def make_environment(python: str, directory: Path) -> Path:
-    """A virtual environment that runs 1.3.12; returns its directory of commands."""
+def make_environment(python: str, directory: Path, *more: str) -> Path:
+    """A virtual environment that runs 1.3.12, with more requirements if need be; its directory of commands."""
     subprocess.run(["uv", "venv", "--quiet", "--python", python, str(directory)], check=True)
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(directory), *REQUIREMENTS], check=True)
+    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(directory), *REQUIREMENTS, *more], check=True)
     return directory / "bin"
 
 

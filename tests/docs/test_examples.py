@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from doc_pages import PAGES, ROOT, Example, examples
+from pypicloud.cache import BACKENDS
 from pypicloud.declared import check
 from pypicloud.settings import load_ini
 
@@ -27,6 +28,12 @@ def test_config_files(example: Example, tmp_path: Path) -> None:
     odd, wrong = check(load_ini(str(file)))
     assert odd == []
     assert [error for error in wrong if "acme_index" not in str(error)] == []
+
+
+def test_cache_examples() -> None:
+    """Every built-in cache has a page with a config file for it."""
+    named = [re.findall(r"^pypi\.db = (\w+)$", example.text, re.MULTILINE) for example in CONFIG_FILES]
+    assert {name for names in named for name in names} == BACKENDS.keys()
 
 
 def test_examples_are_found() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from doc_pages import page, rows
-from generated import TEXTS, anchor, escaped
+from generated import CACHES, TEXTS, anchor, cache_table, escaped
 from pypicloud.access.base import IAccessBackend
 from pypicloud.cache.base import ICache
 from pypicloud.declared import all_settings
@@ -47,6 +47,16 @@ def test_setting_groups() -> None:
     """Every group of settings is a section of the settings page, in the order of the declarations."""
     titles = re.findall(r"^## (.*)$", TEXTS["settings"](), re.MULTILINE)
     assert titles == [title for title, _ in all_settings()]
+
+
+def test_cache_figures() -> None:
+    """The figures of the caches are those of the benchmarks page, without its goals; without figures there are none."""
+    table = "| work | SQLite | must |\n| --- | --- | --- |\n| x, /s | **9** (1 x) | 5 |"
+    assert (
+        cache_table(f"| a |\n\n## {CACHES}\n\n{table}\n\n## b\n| c |")
+        == "| work | SQLite |\n| --- | --- |\n| x, /s | 9 (1 x) |\n"
+    )
+    assert cache_table("# Benchmarks\n") == ""
 
 
 def addresses(pattern: str) -> list[str]:

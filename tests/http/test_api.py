@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pypicloud.route import ROUTES, Permission, Route
+from pypicloud.testing.cache import until
 from support.builds import build_sdist, build_wheel, sdist_name, wheel_name
 from support.wire import form, part, post, refusal, send, stored, upload_form
 from support.world import Index, sha256
@@ -221,6 +222,20 @@ def test_the_rebuild(house: Index) -> None:
         assert (answer.status_int, answer.body) == (200, b"")
     found = send(house, "GET", "/api/package/acme/").json["packages"]
     assert [package["version"] for package in found] == ["2.0", "1.10", "1.0"]
+
+
+def test_a_rebuild_in_the_background(house: Index) -> None:
+    """With wait=false the answer is a 202 at once, and its progress can be asked for."""
+    for wait in ("false", "0", "no"):
+        answer = send(house, "POST", "/admin/rebuild", query=f"wait={wait}", user="root")
+        assert (answer.status_int, answer.json["state"] in {"running", "done"}) == (202, True)
+    until(lambda: send(house, "GET", "/admin/rebuild/status", user="root").json["files"] == 5)
+    until(lambda: send(house, "GET", "/admin/rebuild/status", user="root").json["state"] == "done")
+    answer = send(house, "GET", "/admin/rebuild/status/", user="root")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert (answer.json["files"], answer.json["error"]) == (5, None)
+    assert answer.json["counts"]["unchanged"] == 5
+    assert answer.json["started"] <= answer.json["updated"]
 
 
 # Every route

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from paste.deploy.config import PrefixMiddleware
@@ -13,6 +13,7 @@ from paste.deploy.config import PrefixMiddleware
 from pypicloud import form as form_module
 from pypicloud.errors import SettingError
 from pypicloud.front import Answer, Front, _environ
+from pypicloud.testing.cache import MemoryCache
 from support.builds import build_wheel, wheel_name
 from support.world import Index, basic
 
@@ -137,6 +138,54 @@ def test_the_second_answer_comes_from_memory_and_is_the_same(
     assert (other.status, other.sent) == (200, first.sent)
 
 
+class DistantCache(MemoryCache):
+    """A cache that the loop may not ask; counts the questions about revisions."""
+
+    is_local = False
+    questions: ClassVar[list[set[str | None]]] = []
+
+    def revisions(self, names: Collection[str | None]) -> dict[str | None, str | None]:
+        self.questions.append({*names})
+        return super().revisions(names)
+
+
+@pytest.fixture
+def distant(tmp_path: Path) -> Index:
+    """An index whose cache is not local."""
+    DistantCache.questions.clear()
+    return Index(tmp_path, pypi__db=f"{__name__}.DistantCache", db__url=None)
+
+
+@pytest.mark.parametrize("target", ["/simple/acme/", "/simple/"])
+def test_a_distant_cache_is_asked_for_the_revision_alone(distant: Index, target: str) -> None:
+    """With such a cache memory answers, too, for one question about the revision; a new page is seen at once."""
+    distant.upload_wheel("acme", "1.0")
+    front = Front(distant.wsgi, 2)
+    first = ask(front, target, Accept=JSON)
+    assert DistantCache.questions == []
+    second = ask(front, target, Accept=JSON)
+    assert second.sent == first.sent
+    assert DistantCache.questions == [{"acme" if "acme" in target else None}]
+    distant.upload_wheel("acme" if "acme" in target else "zed", "2.0")
+    third = ask(front, target, Accept=JSON)
+    assert third.headers["etag"] != second.headers["etag"]
+    assert ask(front, target, user="bob", Accept=JSON).sent == third.sent
+
+
+@pytest.mark.parametrize("groups", ["overwriters", None])
+def test_a_file_that_may_be_replaced_is_sent_as_it_was_opened(tmp_path: Path, groups: str | None) -> None:
+    """The server's own sender, which opens a file anew, gets only files that nobody may overwrite."""
+    index = Index(tmp_path, pypi__allow_overwrite_groups=groups)
+    content = index.upload_wheel("acme", "1.0")
+    front = Front(index.wsgi, 2)
+    path = f"/api/package/acme/{wheel_name('acme', '1.0')}"
+    whole = ask(front, path)
+    part = ask(front, path, Range="bytes=10-19")
+    way = "stream" if groups else "file"
+    assert (whole.way, whole.sent) == (way, content)
+    assert (part.status, part.way, part.sent) == (206, way, content[10:20])
+
+
 def test_the_memory_does_not_answer_for_who_may_not_read(front: Front, index: Index) -> None:
     """A page that is in memory is 401 for the anonymous, 404 for who may not read it."""
     index.upload_wheel("secret-plan", "1.0")
@@ -201,10 +250,7 @@ def test_an_upload_is_spooled_and_stored(front: Front, index: Index) -> None:
     answer = send(front, "POST", "/simple/", "alice", body, Content_Type="multipart/form-data; boundary=b")
     assert answer.status == 200
     path = f"/api/package/acme/{wheel_name('acme', '2.0')}"
-    whole = ask(front, path)
-    assert (whole.way, whole.sent) == ("file", content)
-    part = ask(front, path, Range="bytes=10-19")
-    assert (part.status, part.way, part.sent) == (206, "file", content[10:20])
+    assert ask(front, path).sent == content
     assert send(front, "HEAD", path, "alice", b"").way == "empty"
     assert not list((index.directory / "packages").glob(".upload-*"))
 

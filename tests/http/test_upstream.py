@@ -203,8 +203,8 @@ def test_the_short_way_answers_for_stored_files_alone(tmp_path: Path, fake: Fake
     fake.answers["/simple/acme/"] = Answer(500)
     assert list(files(index)) == [WHEEL]
     shared = application(index).index()
-    assert shared.kept_project("acme", alice(), Format.JSON) is None
-    assert shared.kept_project("ours", alice(), Format.JSON) is not None
+    assert shared.kept("acme", alice(), Format.JSON, shared.cache.revision("acme")) is None
+    assert shared.kept("ours", alice(), Format.JSON, shared.cache.revision("ours")) is not None
 
 
 TROUBLE = {

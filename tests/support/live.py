@@ -8,6 +8,7 @@ import http.client
 import os
 import random
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -179,6 +180,11 @@ class Server:
         self.process.terminate()
         return self.process.wait(PATIENCE)
 
+    def kill(self) -> None:
+        """End the server, and all that it started, at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -204,27 +210,35 @@ def form(filename: str, content: bytes) -> tuple[str, bytes]:
 
 
 @contextlib.contextmanager
-def running(
-    command: Sequence[str | Path], port: int, directory: Path, *, scheme: str = "http", ready: str = "/health"
+def launched(
+    command: Sequence[str | Path], port: int, directory: Path, *, scheme: str = "http", **environment: str
 ) -> Iterator[Server]:
-    """Run a server's command until the end of the block; it gets there once it answers at ``ready``."""
+    """Run a server's command until the end of the block, which begins before it answers."""
     log = directory / f"server-{port}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
-            env=clean_environment(),
+            env=clean_environment(**environment),
             start_new_session=True,
         )
-    server = Server(process, port, directory, log, scheme)
     try:
-        server.wait(ready)
-        yield server
+        yield Server(process, port, directory, log, scheme)
     finally:
         end(process)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str | Path], port: int, directory: Path, *, scheme: str = "http", ready: str = "/health"
+) -> Iterator[Server]:
+    """Run a server's command until the end of the block; it gets there once it answers at ``ready``."""
+    with launched(command, port, directory, scheme=scheme) as server:
+        server.wait(ready)
+        yield server
 
 
 def end(process: subprocess.Popen[Any]) -> None:

@@ -171,8 +171,6 @@ def test_mirror_is_named() -> None:
         ("storage.bucket", "object storages"),
         ("storage.cloud_front_key_string", "object storages"),
         ("storage.storage_account_key", "object storages"),
-        ("db.clustered", "redis"),
-        ("db.region_name", "dynamo"),
         ("auth.db.url", "sql"),
         ("auth.ldap.service_dn", "ldap"),
         ("auth.secret_id", "aws_secrets_manager"),

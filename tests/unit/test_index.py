@@ -188,7 +188,7 @@ def test_a_page_is_not_kept_under_a_newer_revision(world: Index, monkeypatch: py
     monkeypatch.setattr(SQLCache, "all", once(real, slow))
     old = index.rendered_project("acme", caller, Format.JSON)
     assert not isinstance(old, Redirect)
-    assert b"2.0" not in old.encoded(None).body
+    assert b"acme-2.0" not in old.encoded(None).body
     new = index.rendered_project("acme", caller, Format.JSON)
     assert not isinstance(new, Redirect)
     assert b"2.0" in new.encoded(None).body
@@ -198,13 +198,13 @@ def test_the_memory_gives_nothing_that_may_not_be_seen(world: Index) -> None:
     """A kept page is given to who may read the project, and to nobody else."""
     world.upload_wheel("secret-plan", "1.0")
     index, alice = seen_by(world, "alice")
-    assert index.kept_project("secret-plan", alice, Format.HTML) is None
+    assert index.kept("secret-plan", alice, Format.HTML, index.cache.revision("secret-plan")) is None
     page = index.rendered_project("secret-plan", alice, Format.HTML)
-    assert index.kept_project("secret-plan", alice, Format.HTML) is page
+    assert index.kept("secret-plan", alice, Format.HTML, index.cache.revision("secret-plan")) is page
     assert index.rendered_project("secret-plan", alice, Format.HTML) is page
     _, bob = seen_by(world, "bob")
-    assert index.kept_project("secret-plan", bob, Format.HTML) is None
-    assert index.kept_project("secret-plan", ANONYMOUS, Format.HTML) is None
+    assert index.kept("secret-plan", bob, Format.HTML, index.cache.revision("secret-plan")) is None
+    assert index.kept("secret-plan", ANONYMOUS, Format.HTML, index.cache.revision("secret-plan")) is None
     with pytest.raises(ProjectNotFound):
         index.rendered_project("secret-plan", bob, Format.HTML)
     with pytest.raises(LoginRequired):
@@ -215,12 +215,12 @@ def test_kept_lists_are_those_of_the_same_rights(world: Index) -> None:
     """Callers with the same principals share a list, others do not."""
     upload(world, build_wheel())
     index, alice = seen_by(world, "alice")
-    assert index.kept_projects(alice, Format.HTML) is None
+    assert index.kept(None, alice, Format.HTML, index.cache.revision(None)) is None
     page = index.rendered_projects(alice, Format.HTML)
-    assert index.kept_projects(alice, Format.HTML) is page
-    assert index.kept_projects(ANONYMOUS, Format.HTML) is None
+    assert index.kept(None, alice, Format.HTML, index.cache.revision(None)) is page
+    assert index.kept(None, ANONYMOUS, Format.HTML, index.cache.revision(None)) is None
     world.upload_wheel("another", "1.0")
-    assert index.kept_projects(alice, Format.HTML) is None
+    assert index.kept(None, alice, Format.HTML, index.cache.revision(None)) is None
     assert b"another" in index.rendered_projects(alice, Format.HTML).encoded(None).body
 
 

@@ -12,13 +12,18 @@ from pypicloud.plugins import DB, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pypicloud.cache.redis_cache import RedisCache
     from pypicloud.cache.sql import SQLCache
     from pypicloud.settings import EnvironSettings
 
-__all__ = ["BACKENDS", "ICache", "SQLCache", "get_cache_impl"]
+__all__ = ["BACKENDS", "ICache", "RedisCache", "SQLCache", "get_cache_impl"]
 
 #: The short names of the built-in caches.
-BACKENDS: Final = {"sql": "pypicloud.cache.sql:SQLCache"}
+BACKENDS: Final = {
+    "sql": "pypicloud.cache.sql:SQLCache",
+    "redis": "pypicloud.cache.redis_cache:RedisCache",
+    "dynamo": "pypicloud.cache.dynamo:DynamoCache",
+}
 
 
 def get_cache_impl(settings: EnvironSettings) -> Callable[..., ICache]:

@@ -6,25 +6,34 @@ Bytes come first, facts second: a crash between the two leaves a file that the n
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import shutil
 import tempfile
 import threading
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary
 
+from pypicloud.cache import status
+from pypicloud.cache.fill import FILL, Watch, filled, filling, is_filled, succeeds
+from pypicloud.cache.locks import held
 from pypicloud.cache.rebuild import Rebuild, Rebuilt
-from pypicloud.errors import FileExists
+from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.models import Package, normalized
 from pypicloud.settings import BOOLEAN, EnvironSettings, Setting
 from pypicloud.storage import get_storage_impl
 from pypicloud.util import parse_filename
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from packaging.version import Version
+    from packaging_legacy.version import LegacyVersion
+
+    from pypicloud.cache.changes import Change, Facts
     from pypicloud.storage.base import IStorage
 
 CALCULATE_HASHES: Final = Setting(
@@ -34,16 +43,35 @@ CALCULATE_HASHES: Final = Setting(
     "Whether the sha256 and the md5 of an uploaded file are worked out and kept.",
 )
 
+#: What the caches of 1.3.12 have.
+GRACEFUL_RELOAD: Final = Setting(
+    "db.graceful_reload",
+    BOOLEAN,
+    False,
+    "Accepted, and changes nothing any more: the cache always stays usable while it is rebuilt.",
+)
+
 #: The facts a search may look into (compat.md 3.5); criteria for anything else are ignored.
 SEARCHED: Final = ("name", "summary", "version", "filename")
+
+
+#: The revision of what nobody has changed since revisions are kept.
+UNCHANGED: Final = "0"
+
+#: How often a rebuild is begun again because the cache has lost everything meanwhile.
+ATTEMPTS: Final = 5
+
+#: The notes of caches that share none with other servers: those of each storage, as one start configured it.
+_NOTES: Final[WeakKeyDictionary[Any, dict[str, str]]] = WeakKeyDictionary()
 
 
 class ICache:
     """A database of the facts about all stored packages; base class of every cache.
 
     A subclass must give ``fetch``, ``all``, ``distinct``, ``clear``, ``clear_all`` and ``save``. The rest
-    works on top of these, and is overridden for speed or to gain an optional power: ``revision``,
-    ``transaction``, ``fetch_many``, ``save_all``, ``clear_many``, ``everything``, ``is_empty``, ``lock``.
+    works on top of these, and is overridden for speed or to gain an optional power: ``revision`` and
+    ``revisions``, ``exchange``, ``fetch_many``, ``save_all``, ``clear_many``, ``everything``, ``is_empty``,
+    ``shared_lock``, ``note`` and ``write_note``.
     An instance serves one request; what is expensive is made once, in ``configure``.
     """
 
@@ -57,10 +85,13 @@ class ICache:
         request: Any = None,
         storage: Callable[[Any], IStorage] | None = None,
         calculate_hashes: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.request = request
-        self.storage: Any = storage(request) if storage is not None else None
+        self.make_storage: Callable[[Any], IStorage] = storage or _no_storage
+        self.storage: Any = self.make_storage(request)
         self.calculate_hashes = calculate_hashes
+        self.watch = watch or Watch()
 
     @classmethod
     def configure(cls, settings: EnvironSettings) -> dict[str, Any]:
@@ -116,13 +147,41 @@ class ICache:
         """
         return None
 
-    def lock(self, key: str) -> AbstractContextManager[None]:
-        """Keeps every other holder of the same key out, here: those of this process."""
-        return _held(f"{type(self).__module__}.{type(self).__qualname__}:{key}")
+    def revisions(self, names: Collection[str | None]) -> dict[str | None, str | None]:
+        """``revision`` for many, by name as given."""
+        return {name: self.revision(name) for name in names}
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Makes what is read and written inside happen at once or not at all; the default promises nothing."""
-        return _nothing()
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Keeps every other holder of the same key out, on every server; who holds it may take it again."""
+        with held(f"{self._kind}:{key}") as is_first, self.shared_lock(key) if is_first else nullcontext():
+            yield
+
+    def shared_lock(self, key: str) -> AbstractContextManager[None]:
+        """Keeps the holders of the same key on other servers out; by default there are no other servers.
+
+        It lasts as long as the block, and ends with the process that holds it.
+        """
+        return nullcontext()
+
+    def note(self, key: str) -> str | None:
+        """A small text that all servers of the cache share; by default, those of this process."""
+        return _NOTES.get(self.make_storage, {}).get(key)
+
+    def write_note(self, key: str, text: str) -> None:
+        """Keep a small text, of up to 2,000 characters, for all servers of the cache."""
+        _NOTES.setdefault(self.make_storage, {})[key] = text
+
+    def exchange(self, changes: Sequence[Change]) -> set[str]:
+        """Make each change whose file's facts are still as they were read; the names of the files changed.
+
+        The default looks and writes one after the other; a cache with several writers makes it one step.
+        """
+        found = self.fetch_many([change.filename for change in changes])
+        possible = [change for change in changes if change.is_possible(found.get(change.filename))]
+        self.save_all([change.wanted for change in possible if change.wanted is not None])
+        self.clear_many([found[change.filename] for change in possible if change.wanted is None and change.known])
+        return {change.filename for change in possible}
 
     def is_empty(self) -> bool:
         """Whether nothing is known about any package."""
@@ -154,19 +213,11 @@ class ICache:
         ``criteria`` gives, by column (``SEARCHED``), the pieces of text to find in it, in any case. With
         ``query_type`` ``"or"`` one piece must be found, else all; one matching column is enough.
         """
-        wanted = queries(criteria)
-        require = any if query_type == "or" else all
-
-        def matches(package: Package) -> bool:
-            return not wanted or any(
-                require(piece in (getattr(package, column) or "").lower() for piece in pieces)
-                for column, pieces in wanted.items()
-            )
-
+        matches = matcher(queries(criteria), query_type)
         return newest(package for package in self.everything() if matches(package))
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each project, sorted: ``name``, and ``summary`` and ``last_modified`` of its latest file."""
+        """For each project, sorted: ``name``, the newest version's ``summary``, the latest file's ``last_modified``."""
         return summaries(self.everything())
 
     def check_health(self) -> tuple[bool, str]:
@@ -202,6 +253,17 @@ class ICache:
         """
         self.storage.publish(package, data, companions or {}, replace=replace)
         self.save(package)
+
+    def discard(self, package: Package) -> None:
+        """Take a file out of storage, then its facts out of here.
+
+        Raises :class:`BackendUnavailable` when it cannot be told whether they are, as the cache is being filled.
+        """
+        self.storage.delete(package)
+        self.clear(package)
+        # A cache that lost everything in between may have been filled from a listing that had the file still.
+        if self.fetch(package.filename) is not None:
+            self.clear(package)
 
     def upload(  # noqa: PLR0917 - documented
         self,
@@ -259,13 +321,33 @@ class ICache:
         if self.request is None or not self.request.access.can_delete_package():
             raise ValueError(f"{package.filename} may not be deleted")
         with self.lock(package.filename):
-            self.storage.delete(package)
-            self.clear(package)
+            self.discard(package)
 
     def reload_if_needed(self) -> None:
-        """Fill the cache from storage if nothing is in it; called once at the start."""
-        if self.is_empty():
+        """Fill the cache from storage if it was never filled or is empty; called once at the start.
+
+        Of several servers that start at once, one does it and the others wait.
+        """
+        self._unwatched().fill()
+        self.watch.is_on = True
+
+    def fill(self) -> None:
+        """Fill the cache from storage, unless that has been done and something is in it."""
+        with self.lock(FILL):
+            note = self.note(FILL)
+            if is_filled(note) and not self.is_empty():
+                return
+            if note is None and self.revision(None) in {None, UNCHANGED} and not self.is_empty():
+                # An earlier version, which knew no notes, filled it.
+                self.write_note(FILL, filled())
+                return
+            # One that was filled while nothing was stored is not taken away from those who use it already.
             self.rebuild()
+
+    def refill(self) -> BackendUnavailable:
+        """Fill the cache again in the background, as it has lost everything; the error to raise until it is done."""
+        self.watch.start(self._in_background().fill)
+        return BackendUnavailable("the cache is being filled from the storage; please try again in a minute")
 
     def reload_from_storage(self, clear: bool = True) -> None:
         """Make the cache agree with storage; it answers all the while, whatever ``clear`` says."""
@@ -276,10 +358,71 @@ class ICache:
 
         ``progress`` is called now and then with the number of files seen so far. What somebody else changes
         meanwhile is left as they made it. When storage fails half-way its error is raised, and nothing has
-        been dropped. A storage that holds nothing at all, while many files are known, raises
-        :class:`BackendUnavailable` unless ``allow_empty``: most likely its volume is not mounted.
+        been dropped; the next rebuild goes on from there. A storage that holds nothing at all, while many
+        files are known, raises :class:`BackendUnavailable` unless ``allow_empty``: most likely its volume is
+        not mounted.
         """
-        return Rebuild(self, progress).run(allow_empty=allow_empty)
+        with status.reported(self, progress) as report:
+            for _ in range(ATTEMPTS):
+                rebuilt = self._rebuilt(report.seen, allow_empty=allow_empty)
+                if rebuilt is not None:
+                    report.done(rebuilt)
+                    return rebuilt
+            raise BackendUnavailable("the cache loses what it knows while it is rebuilt; please try again")
+
+    def _rebuilt(self, progress: Callable[[int], None], *, allow_empty: bool) -> Rebuilt | None:
+        """What one walk did; None if the cache was filled by others, or lost everything, in the meantime.
+
+        What had been read before that is not known any more then, so nobody may be told that all is known.
+        """
+        note = self.note(FILL)
+        if is_filled(note):
+            return self._walked(note, progress, allow_empty=allow_empty)
+        with self.lock(FILL):
+            if is_filled(self.note(FILL)):
+                return None
+            note = filling()
+            self.write_note(FILL, note)
+            rebuilt = self._walked(note, progress, allow_empty=allow_empty)
+            if rebuilt is not None:
+                self.write_note(FILL, filled())
+            return rebuilt
+
+    def _walked(self, note: str | None, progress: Callable[[int], None], *, allow_empty: bool) -> Rebuilt | None:
+        rebuild = Rebuild(self, progress)
+        rebuilt = rebuild.run(allow_empty=allow_empty)
+        self.repair(rebuild.known)
+        return rebuilt if self.note(FILL) == note else None
+
+    def repair(self, known: Mapping[str, Facts]) -> None:
+        """Put right what the cache has worked out from the facts; the last part of every rebuild.
+
+        ``known`` are those of all files, by name, as far as nobody has changed them meanwhile.
+        """
+
+    def start_rebuild(self) -> None:
+        """Begin a rebuild in the background, unless one is under way on any server."""
+        if not status.read(self).is_running:
+            status.announce(self)
+            job = self._in_background().rebuild
+            threading.Thread(target=succeeds, args=(job,), name="rebuild", daemon=True).start()
+
+    def _unwatched(self) -> ICache:
+        """This cache for the work that fills it, which must not wait for it to be filled."""
+        cache = copy.copy(self)
+        cache.watch = Watch()
+        return cache
+
+    def _in_background(self) -> ICache:
+        """This cache for work that outlives the request."""
+        cache = self._unwatched()
+        cache.request = None
+        cache.storage = self.make_storage(None)
+        return cache
+
+    @property
+    def _kind(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
 
 def queries(criteria: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
@@ -297,9 +440,27 @@ def queries(criteria: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return {column: pieces for column, pieces in found.items() if pieces} or found
 
 
+def matcher(wanted: Mapping[str, Sequence[str]], query_type: str) -> Callable[[Any], bool]:
+    """A test whether a package, or a row of the same attributes, matches what :func:`queries` gives."""
+    require = any if query_type == "or" else all
+
+    def matches(package: Any) -> bool:
+        return not wanted or any(
+            require(piece in (getattr(package, column) or "").lower() for piece in pieces)
+            for column, pieces in wanted.items()
+        )
+
+    return matches
+
+
+def version_key(package: Package) -> tuple[Version | LegacyVersion, str]:
+    """What the files of one project are sorted by: the version, then the file name."""
+    return (package.parsed_version, package.filename)
+
+
 def newest_first(packages: Iterable[Package]) -> list[Package]:
     """The packages of one project by version, newest first, then by file name."""
-    return sorted(packages, key=lambda package: (package.parsed_version, package.filename), reverse=True)
+    return sorted(packages, key=version_key, reverse=True)
 
 
 def newest(packages: Iterable[Package]) -> list[Package]:
@@ -312,34 +473,19 @@ def newest(packages: Iterable[Package]) -> list[Package]:
 
 
 def summaries(packages: Iterable[Package]) -> list[dict[str, Any]]:
-    """For each project, sorted: ``name``, and ``summary`` and ``last_modified`` of its latest file."""
-    latest: dict[str, Package] = {}
+    """For each project, sorted: ``name``, the newest version's ``summary``, the latest file's ``last_modified``."""
+    best: dict[str, Package] = {}
+    latest: dict[str, datetime] = {}
     for package in packages:
-        found = latest.get(package.name)
-        if found is None or (found.last_modified, found.filename) < (package.last_modified, package.filename):
-            latest[package.name] = package
-    return [
-        {"name": name, "summary": latest[name].summary, "last_modified": latest[name].last_modified}
-        for name in sorted(latest)
-    ]
+        name = package.name
+        if name not in best or version_key(best[name]) < version_key(package):
+            best[name] = package
+        latest[name] = max(latest.get(name, package.last_modified), package.last_modified)
+    return [{"name": name, "summary": best[name].summary, "last_modified": latest[name]} for name in sorted(best)]
 
 
-#: The locks that somebody holds or waits for; one that nobody does disappears by itself.
-_LOCKS: Final[WeakValueDictionary[str, threading.RLock]] = WeakValueDictionary()
-_LOCKS_GUARD: Final = threading.Lock()
-
-
-@contextmanager
-def _held(key: str) -> Iterator[None]:
-    with _LOCKS_GUARD:
-        lock = _LOCKS.setdefault(key, threading.RLock())
-    with lock:
-        yield
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _no_storage(_: Any) -> Any:
+    return None
 
 
 @contextmanager

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from pypicloud.cache.changes import Change, Facts, facts
+from pypicloud.cache.fill import FILL, is_filled
+from pypicloud.dateutil import utcnow
 from pypicloud.errors import BackendUnavailable, PackageNotFound, PypicloudError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from pypicloud.cache.base import ICache
@@ -21,11 +26,15 @@ LOG = logging.getLogger(__name__)
 #: How many files a rebuild looks at before it writes what it found, and how many it writes at once.
 BATCH: Final = 1000
 
+#: How many files are looked for in the storage at once, while the projects they belong to cannot be changed.
+FEW: Final = 50
+
 #: From how many known files on a storage that holds none is rather one that is not there.
 MANY: Final = 10
 
-#: Everything a cache keeps of a file beside its name.
-Facts: TypeAlias = "tuple[str, str, datetime, str | None, dict[str, Any]]"
+#: How long before a rebuild a file may have been stored to count as uploaded during it. So much may the clocks
+#: of servers and storage differ; what is older was not there for so short a time that nobody knew of it.
+RECENT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +67,15 @@ class Rebuild:
         self.seen: dict[str, Facts] = {}
         self.batch: dict[str, Package] = {}
         self.added = self.changed = self.removed = self.unchanged = self.unreadable = 0
+        self.recent = utcnow() - RECENT
+        self.is_in_use = False
 
     def run(self, *, allow_empty: bool) -> Rebuilt:
         """Walk once. Raises :class:`BackendUnavailable` if nothing is stored, but much is known."""
         storage = self.cache.storage
         unreadable_before = storage.unreadable_count
-        self.known = {package.filename: _facts(package) for package in self.cache.everything()}
+        self.is_in_use = is_filled(self.cache.note(FILL))
+        self.known = {package.filename: facts(package) for package in self.cache.everything()}
         count = 0
         for count, package in enumerate(storage.list(self.cache.new_package), 1):
             self.take(package)
@@ -90,36 +102,45 @@ class Rebuild:
             LOG.warning("%r is left out: its name is not valid text", package.filename)
             self.unreadable += 1
             return
-        facts = _facts(package)
+        listed = facts(package)
         twin = self.seen.get(package.filename)
         if twin is not None:
             # A file name is unique on the server, but a directory can hold it twice. The same one must win
             # in every rebuild, in whatever order they are listed.
-            LOG.warning("%s is stored more than once: for %s %s, and %s %s", package.filename, *twin[:2], *facts[:2])
-            if _age(facts) <= _age(twin):
+            LOG.warning("%s is stored more than once: for %s %s, and %s %s", package.filename, *twin[:2], *listed[:2])
+            if _age(listed) <= _age(twin):
                 return
-        self.seen[package.filename] = facts
-        if facts == self.known.get(package.filename):
+        self.seen[package.filename] = listed
+        if listed == self.known.get(package.filename):
             self.unchanged += 1
             self.batch.pop(package.filename, None)
         else:
             self.batch[package.filename] = package
 
     def write(self) -> None:
-        """Save what is new or changed."""
-        if not self.batch:
-            return
-        with self.cache.transaction():
-            rows = self.cache.fetch_many(self.batch)
-            fresh = [package for package in self.batch.values() if self.is_as_read(package.filename, rows)]
-            self.cache.save_all(fresh)
-        for package in fresh:
-            if package.filename in self.known:
+        """Save what is new or changed, unless somebody else has changed it meanwhile."""
+        sure, unsure = [], []
+        for filename, package in self.batch.items():
+            known = self.known.get(filename)
+            if known is None and self.is_in_use and package.last_modified >= self.recent:
+                # What was uploaded before the listing came to it, and deleted since, has no row before and none
+                # after. Whoever deletes takes the file first and the row then, so the file tells.
+                unsure.append(Change(filename, None, package, partial(self.is_stored, package)))
+            else:
+                sure.append(Change(filename, known, package))
+        self.batch.clear()
+        self.exchange(sure)
+        for start in range(0, len(unsure), FEW):
+            self.exchange(unsure[start : start + FEW])
+
+    def exchange(self, changes: Sequence[Change]) -> None:
+        """Save some of what is new or changed."""
+        for filename in self.cache.exchange(changes) if changes else ():
+            if filename in self.known:
                 self.changed += 1
             else:
                 self.added += 1
-            self.known[package.filename] = self.seen[package.filename]
-        self.batch.clear()
+            self.known[filename] = self.seen[filename]
 
     def drop(self, *, is_sure: bool) -> None:
         """Forget what is no longer stored.
@@ -128,32 +149,20 @@ class Rebuild:
         """
         vanished = [filename for filename in self.known if filename not in self.seen]
         for start in range(0, len(vanished), BATCH):
-            with self.cache.transaction():
-                rows = self.cache.fetch_many(vanished[start : start + BATCH])
-                gone = [package for filename, package in rows.items() if self.is_as_read(filename, rows)]
-                if not is_sure:
-                    gone = [package for package in gone if self.is_gone(package)]
-                self.cache.clear_many(gone)
-            self.removed += len(gone)
+            some = vanished[start : start + BATCH]
+            if not is_sure:
+                some = [name for name, package in self.cache.fetch_many(some).items() if not self.is_stored(package)]
+            self.removed += len(self.cache.exchange([Change(name, self.known[name], None) for name in some]))
 
-    def is_gone(self, package: Package) -> bool:
-        """Whether the storage says that there is no such file; that it cannot tell is no answer."""
+    def is_stored(self, package: Package) -> bool:
+        """Whether the storage has a file; that it cannot tell does not mean that it has not."""
         try:
             with self.cache.storage.open(package):
-                return False
+                return True
         except PackageNotFound:
-            return True
-        except (PypicloudError, OSError):
             return False
-
-    def is_as_read(self, filename: str, rows: Mapping[str, Package]) -> bool:
-        """Whether the row, or its absence, is what this rebuild has read or written last."""
-        row = rows.get(filename)
-        return (None if row is None else _facts(row)) == self.known.get(filename)
-
-
-def _facts(package: Package) -> Facts:
-    return (package.name, package.version, package.last_modified, package.summary, package.data)
+        except (PypicloudError, OSError):
+            return True
 
 
 def _is_text(package: Package) -> bool:
@@ -165,6 +174,6 @@ def _is_text(package: Package) -> bool:
     return True
 
 
-def _age(facts: Facts) -> tuple[datetime, str, str]:
-    name, version, last_modified, _, _ = facts
+def _age(of: Facts) -> tuple[datetime, str, str]:
+    name, version, last_modified, _, _ = of
     return (last_modified, name, version)

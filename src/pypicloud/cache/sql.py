@@ -1,49 +1,49 @@
 """A cache in a database that SQLAlchemy speaks to, by default an SQLite file.
 
 The table ``packages`` is the one that 1.3.12 made, and its rows are as 1.3.12 wrote them (compat.md 3.2),
-so that old and new servers can share it. ``package_revisions`` stands beside it.
+so that old and new servers can share it. ``package_revisions`` and ``package_notes`` stand beside it.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    delete,
-    false,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    true,
-    union,
-    update,
+from sqlalchemy import Connection, func, select
+
+from pypicloud.cache import sql_changes
+from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache, matcher, newest_first, queries
+from pypicloud.cache.fill import FILL, FILLING, Watch, is_filled
+from pypicloud.cache.sql_changes import ALL_PROJECTS, among, chunks
+from pypicloud.cache.sql_rows import (
+    FETCH,
+    NOTE,
+    PROJECT,
+    REVISION_AND_NOTE,
+    REVISIONS_AND_NOTE,
+    is_storable,
+    misfit,
+    newest,
+    row_of,
 )
-
-from pypicloud.cache.base import ICache, newest_first, queries
-from pypicloud.cache.tables import METADATA, PACKAGES, REVISIONS, json_object
-from pypicloud.database import Database, Reader
-from pypicloud.errors import BackendUnavailable
-from pypicloud.models import Package, parse_version
-from pypicloud.settings import BOOLEAN, REQUIRED, TEXT, EnvironSettings, Setting
+from pypicloud.cache.sql_search import candidates
+from pypicloud.cache.tables import METADATA, NOTES, PACKAGES, json_object, moment
+from pypicloud.database import Database, TableMissing
+from pypicloud.errors import BackendUnavailable, InvalidUpload
+from pypicloud.models import Package
+from pypicloud.settings import REQUIRED, TEXT, EnvironSettings, Setting
 from pypicloud.util import normalize_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from packaging.version import Version
-    from packaging_legacy.version import LegacyVersion
+    from pypicloud.cache.changes import Change
+    from pypicloud.cache.rebuild import Rebuilt
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 URL: Final = Setting(
     "db.url",
@@ -58,12 +58,6 @@ POOLCLASS: Final = Setting(
     "",
     "The dotted path of the class that keeps connections; sqlalchemy.pool.NullPool keeps none.",
 )
-GRACEFUL_RELOAD: Final = Setting(
-    "db.graceful_reload",
-    BOOLEAN,
-    False,
-    "Accepted, and changes nothing any more: the cache always stays usable while it is rebuilt.",
-)
 ENGINE_OPTIONS: Final = Setting(
     "db.*",
     TEXT,
@@ -71,23 +65,8 @@ ENGINE_OPTIONS: Final = Setting(
     "Any other option of SQLAlchemy's create_engine: pool_size, pool_recycle, echo...",
 )
 
-#: How many values are put into one query; the smallest limit of any database is far above.
-CHUNK: Final = 500
-
 #: How many rows are read at once when all are wanted.
 PAGE: Final = 5000
-
-#: The revision of what nobody has changed since the revisions are kept.
-UNCHANGED: Final = "0"
-
-#: The row of ``package_revisions`` that stands for the list of projects.
-ALL_PROJECTS: Final = ""
-
-
-#: What :class:`pypicloud.database.Reader` asks of an SQLite file; the words of ``PACKAGES`` and ``REVISIONS``.
-FETCH: Final = "SELECT filename, name, version, last_modified, summary, data FROM packages WHERE filename = ?"
-PROJECT: Final = "SELECT filename, name, version, last_modified, summary, data FROM packages WHERE name = ?"
-REVISION: Final = "SELECT revision FROM package_revisions WHERE name = ?"
 
 
 class SQLCache(ICache):
@@ -108,13 +87,13 @@ class SQLCache(ICache):
     def __init__(self, request: Any = None, *, database: Database, **kwargs: Any) -> None:
         super().__init__(request, **kwargs)
         self.database = database
-        self.is_local = database.reader is not None
+        self.is_local = database.is_local
 
     @classmethod
     def configure(cls, settings: EnvironSettings) -> dict[str, Any]:
         """Reach the database and create the tables that are missing."""
         database = Database.configure(settings, URL, POOLCLASS, METADATA, others=(GRACEFUL_RELOAD.key,))
-        return {**super().configure(settings), "database": database}
+        return {**super().configure(settings), "database": database, "watch": Watch()}
 
     @classmethod
     def check(cls, settings: EnvironSettings) -> None:
@@ -125,95 +104,93 @@ class SQLCache(ICache):
     def postfork(cls, **kwargs: Any) -> None:
         """Leave the parent's connections alone."""
         kwargs["database"].after_fork()
+        kwargs["watch"].after_fork()
+
+    # Reading.
 
     def fetch(self, filename: str) -> Package | None:
         """The package of this file name, or None."""
-        if self.database.reader is None or self.database.is_writing:
-            return self.fetch_many([filename]).get(filename)
-        return next(self._raw_packages(self.database.reader, FETCH, filename), None)
+        rows = self._rows(FETCH, filename) if is_storable(filename) else ()
+        # A table that 1.3.12 made on MySQL finds Foo, too, where foo is asked for.
+        found = next((package for package in map(self._package, rows) if package.filename == filename), None)
+        if found is None:
+            self._expect_filled()
+        return found
 
     def fetch_many(self, filenames: Iterable[str]) -> dict[str, Package]:
         """Those packages that exist, by file name."""
-        found = {}
-        with self.database.reading() as connection:
-            for some in _chunks(filenames):
-                for row in connection.execute(select(PACKAGES).where(PACKAGES.c.filename.in_(some))):
-                    found[row[0]] = self._package(row)
-        return found
+        wanted = {filename for filename in filenames if is_storable(filename)}
+        return self._read(lambda connection: self._fetched(connection, wanted))
 
     def all(self, name: str) -> list[Package]:
         """All packages of a project, newest version first; versions that cannot be parsed come last."""
         project = normalize_name(name)
-        if self.database.reader is not None and not self.database.is_writing:
-            return newest_first(self._raw_packages(self.database.reader, PROJECT, project))
-        with self.database.reading() as connection:
-            return newest_first(
-                map(self._package, connection.execute(select(PACKAGES).where(PACKAGES.c.name == project)))
-            )
+        rows = self._rows(PROJECT, project) if is_storable(project) else ()
+        found = newest_first(package for package in map(self._package, rows) if package.name == project)
+        if not found:
+            self._expect_filled()
+        return found
 
     def everything(self) -> Iterator[Package]:
         """All packages of all projects; no connection is held while the caller works."""
-        query = select(PACKAGES).order_by(PACKAGES.c.filename).limit(PAGE)
-        last = ""
-        while True:
-            with self.database.reading() as connection:
-                rows = connection.execute(query.where(PACKAGES.c.filename > last)).all()
-            yield from map(self._package, rows)
-            if len(rows) < PAGE:
-                return
-            last = rows[-1][0]
+        return map(self._package, self._pages("filename, name, version, last_modified, summary, data"))
 
     def distinct(self) -> list[str]:
         """The names of all projects, sorted."""
-        with self.database.reading() as connection:
-            # The index on the name answers this alone; in what order depends on the database's locale.
-            return sorted(connection.scalars(select(PACKAGES.c.name).distinct()))
+        self._expect_filled()
+        query = select(PACKAGES.c.name).distinct()
+        # The index on the name answers this alone; in what order depends on the database's locale.
+        return self._read(lambda connection: sorted(connection.scalars(query)))
 
     def is_empty(self) -> bool:
         """Whether nothing is known about any package."""
-        with self.database.reading() as connection:
-            return connection.execute(select(PACKAGES.c.filename).limit(1)).first() is None
+        query = select(PACKAGES.c.filename).limit(1)
+        return self._read(lambda connection: connection.execute(query).first() is None)
 
     def revision(self, name: str | None) -> str:
         """The token of a project's page, or of the list of projects."""
-        key = ALL_PROJECTS if name is None else normalize_name(name)
-        if self.database.reader is not None and not self.database.is_writing:
-            rows: Sequence[Sequence[Any]] = self.database.reader.rows(REVISION, key)
-        else:
-            with self.database.reading() as connection:
-                rows = connection.execute(select(REVISIONS.c.revision).where(REVISIONS.c.name == key)).all()
-        return str(rows[0][0]) if rows else UNCHANGED
+        key = _revision_key(name)
+        if not is_storable(key):
+            return UNCHANGED
+        ((revision, note),) = self._rows(REVISION_AND_NOTE, key, FILL)
+        self._check_fill(note)
+        return str(revision or UNCHANGED)
+
+    def revisions(self, names: Collection[str | None]) -> dict[str | None, str | None]:
+        """``revision`` for many, by name as given."""
+        keys = {name: _revision_key(name) for name in names}
+        found: dict[str, str] = {}
+        for some in chunks(sorted({key for key in keys.values() if is_storable(key)})):
+            # Of few sizes, so that the database meets the same words again and again.
+            wanted = [*some, *some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))]
+            places = ", ".join("?" * len(wanted))
+            rows = self._rows(REVISIONS_AND_NOTE.replace("(?)", f"({places})"), *wanted, FILL)
+            self._check_fill(next((text for is_note, _, text in rows if is_note), None))
+            found.update((name, revision) for is_note, name, revision in rows if not is_note)
+        return {name: found.get(key, UNCHANGED) for name, key in keys.items()}
 
     def search(self, criteria: Mapping[str, Iterable[str]], query_type: str) -> list[Package]:
         """The newest matching package of each project, sorted by name (compat.md 3.5)."""
-        query = select(PACKAGES.c.name, PACKAGES.c.version, PACKAGES.c.filename)
+        self._expect_filled()
         wanted = queries(criteria)
-        if wanted:
-            query = query.where(or_(*(_finds(column, pieces, query_type) for column, pieces in wanted.items())))
-        best: dict[str, tuple[Version | LegacyVersion, str]] = {}
-        with self.database.reading() as connection:
-            for name, version, filename in connection.execute(query):
-                candidate = (parse_version(version), filename)
-                if name not in best or best[name] < candidate:
-                    best[name] = candidate
-        packages = self.fetch_many(filename for _, filename in best.values())
-        return sorted(packages.values())
+        columns = (PACKAGES.c.filename, PACKAGES.c.name, PACKAGES.c.version, PACKAGES.c.summary)
+        query = select(*columns).where(candidates(wanted, query_type, self.database.engine.dialect.name))
+        rows = self._read(lambda connection: connection.execute(query).all())
+        best = newest(filter(matcher(wanted, query_type), rows))
+        return sorted(self.fetch_many(row[0] for row in best.values()).values())
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each project, sorted: ``name``, and ``summary`` and ``last_modified`` of its latest file."""
-        order = (PACKAGES.c.last_modified.desc(), PACKAGES.c.filename.desc())
-        place = func.row_number().over(partition_by=PACKAGES.c.name, order_by=order).label("place")
-        ranked = select(PACKAGES.c.name, PACKAGES.c.summary, PACKAGES.c.last_modified, place).subquery()
-        query = select(ranked.c.name, ranked.c.summary, ranked.c.last_modified).where(ranked.c.place == 1)
-        with self.database.reading() as connection:
-            rows = [dict(row) for row in connection.execute(query).mappings()]
-        return sorted(rows, key=lambda row: str(row["name"]))
+        """For each project, sorted: ``name``, the newest version's ``summary``, the latest file's ``last_modified``."""
+        self._expect_filled()
+        query = select(PACKAGES.c.name, func.max(PACKAGES.c.last_modified)).group_by(PACKAGES.c.name)
+        latest = self._read(lambda connection: {name: time for name, time in connection.execute(query)})  # noqa: C416
+        best = newest(self._pages("filename, name, version, summary"))
+        return [
+            {"name": name, "summary": best[name][3], "last_modified": latest[name]}
+            for name in sorted(best.keys() & latest.keys())
+        ]
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Makes what is read and written inside happen at once or not at all."""
-        with self.database.writing():
-            yield
+    # Writing.
 
     def save(self, package: Package) -> None:
         """Keep the facts about a package, in place of those of the same file name."""
@@ -221,15 +198,14 @@ class SQLCache(ICache):
 
     def save_all(self, packages: Iterable[Package]) -> None:
         """``save`` for many, in one transaction."""
-        rows = {package.filename: _row(package) for package in packages}
-        if not rows:
-            return
-        with self.database.writing() as connection:
-            names = {str(row["name"]) for row in rows.values()} | _owners(connection, rows)
-            before = _existing(connection, names)
-            _delete(connection, rows)
-            connection.execute(insert(PACKAGES), list(rows.values()))
-            _renew(connection, names, before)
+        rows = {package.filename: package for package in packages}
+        for package in rows.values():
+            if reason := misfit(package, self.is_local):
+                raise InvalidUpload(reason)
+        if rows:
+            self._write(
+                lambda connection: sql_changes.save(connection, {name: row_of(one) for name, one in rows.items()})
+            )
 
     def clear(self, package: Package) -> None:
         """Forget the package of this file name, whatever else is known about it; none is no error."""
@@ -237,106 +213,148 @@ class SQLCache(ICache):
 
     def clear_many(self, packages: Iterable[Package]) -> None:
         """``clear`` for many, in one transaction."""
-        filenames = {package.filename for package in packages}
-        with self.database.writing() as connection:
-            names = _owners(connection, filenames)
-            _delete(connection, filenames)
-            _renew(connection, names, names)
+        filenames = {package.filename for package in packages if is_storable(package.filename)}
+        if filenames:
+            self._write(lambda connection: sql_changes.forget(connection, filenames))
 
     def clear_all(self) -> None:
         """Forget everything; every page and the list of projects get a new revision."""
-        token = _token()
-        known = select(REVISIONS.c.name)
-        names = union(select(PACKAGES.c.name.label("name")), select(literal(ALL_PROJECTS).label("name"))).subquery()
-        unknown = select(names.c.name, literal(token)).where(names.c.name.not_in(known))
-        with self.database.writing() as connection:
-            connection.execute(update(REVISIONS).values(revision=token))
-            connection.execute(insert(REVISIONS).from_select(["name", "revision"], unknown))
-            connection.execute(delete(PACKAGES))
+        self._write(sql_changes.forget_all)
+
+    def exchange(self, changes: Sequence[Change]) -> set[str]:
+        """Make each change whose file's facts are still as they were read, in one transaction; the files changed."""
+        fitting = [change for change in changes if self._fits(change)]
+        return self._write(lambda connection: self._exchanged(connection, fitting)) if fitting else set()
+
+    def _exchanged(self, connection: Connection, changes: Sequence[Change]) -> set[str]:
+        # Read once to know what is to be locked, and again for the truth: what is not changed keeps its revision.
+        possible, _ = self._possible(connection, changes)
+        names: set[str] = {change.wanted.name for change in possible if change.wanted is not None}
+        names.update(change.known[0] for change in possible if change.known is not None)
+        token = sql_changes.lock(connection, names)
+        possible, found = self._possible(connection, possible)
+        saved = {change.filename: row_of(change.wanted) for change in possible if change.wanted is not None}
+        dropped = [change.filename for change in possible if change.wanted is None and change.known is not None]
+        owners = {filename: package.name for filename, package in found.items()}
+        sql_changes.apply(connection, saved, dropped, owners, token)
+        return {change.filename for change in possible}
+
+    def _possible(self, connection: Connection, changes: Sequence[Change]) -> tuple[list[Change], dict[str, Package]]:
+        """The changes whose file's facts are as they were read, with these facts."""
+        found = self._fetched(connection, {change.filename for change in changes})
+        possible = [change for change in changes if change.is_possible(found.get(change.filename))]
+        return possible, {change.filename: found[change.filename] for change in possible if change.known is not None}
+
+    def rebuild(self, progress: Callable[[int], None] | None = None, *, allow_empty: bool = False) -> Rebuilt:
+        """Make the cache agree with storage; a table that an earlier version made gets the columns of this one."""
+        try:
+            self.database.upgrade(PACKAGES)
+        except BackendUnavailable:
+            LOG.exception("The table %s stays as an earlier version made it", PACKAGES.name)
+        return super().rebuild(progress, allow_empty=allow_empty)
+
+    # What all servers share beside the facts.
+
+    def note(self, key: str) -> str | None:
+        """A small text that all servers of the cache share."""
+        rows = self._rows(NOTE, key)
+        return str(rows[0][0]) if rows else None
+
+    def write_note(self, key: str, text: str) -> None:
+        """Keep a small text for all servers of the cache."""
+        self._write(lambda connection: sql_changes.write_note(connection, key, text))
+
+    def shared_lock(self, key: str) -> AbstractContextManager[None]:
+        """Keeps the holders of the same key on other servers out."""
+        return self.database.lock(key)
 
     def check_health(self) -> tuple[bool, str]:
-        """Whether the database answers a query for one row."""
+        """Whether the database answers what every page asks it."""
         try:
-            self.is_empty()
+            self.revision(None)
         except BackendUnavailable as error:
             LOG.exception("The database does not answer")
             return False, error.message
         return True, ""
 
-    def _raw_packages(self, reader: Reader, query: str, key: str) -> Iterator[Package]:
-        for filename, name, version, last_modified, summary, data in reader.rows(query, key):
-            time = datetime.fromisoformat(last_modified).replace(tzinfo=UTC)
-            yield self._package((filename, name, version, time, summary, json_object(data)))
+    # Rows and packages.
+
+    def _pages(self, columns: str) -> Iterator[Sequence[Any]]:
+        """The rows of all packages, page by page, the file name first."""
+        query = f"SELECT {columns} FROM packages WHERE filename > ? ORDER BY filename LIMIT {PAGE}"  # noqa: S608
+        last = ""
+        while True:
+            rows = self._rows(query, last)
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            last = rows[-1][0]
+
+    def _fetched(self, connection: Connection, filenames: Collection[str]) -> dict[str, Package]:
+        found = {}
+        for some in chunks(sorted(filenames)):
+            for row in connection.execute(select(PACKAGES).where(among(connection, PACKAGES.c.filename, some))):
+                if row.filename in filenames:
+                    found[row.filename] = self._package(row)
+        return found
 
     def _package(self, row: Sequence[Any]) -> Package:
         filename, name, version, last_modified, summary, data = row
-        package = self.new_package(name, version, filename, last_modified, summary)
+        package = self.new_package(name, version, filename, moment(last_modified), summary)
         # Not through keywords: the data of a row may have any key, "name" and "version" too.
-        package.data = data
+        package.data = data if isinstance(data, dict) else json_object(data)
         return package
 
+    def _fits(self, change: Change) -> bool:
+        reason = None if change.wanted is None else misfit(change.wanted, self.is_local)
+        if reason:
+            LOG.warning("A file is left out of the cache: %s", reason)
+        return not reason
 
-def _row(package: Package) -> dict[str, Any]:
-    return {
-        "filename": package.filename,
-        "name": package.name,
-        "version": package.version,
-        "last_modified": package.last_modified,
-        "summary": package.summary,
-        "data": package.data,
-    }
+    # The tables may be gone.
 
+    def _rows(self, query: str, *values: str) -> Sequence[Sequence[Any]]:
+        try:
+            return self.database.rows(query, *values)
+        except TableMissing:
+            self._make_tables()
+            return self.database.rows(query, *values)
 
-def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(values)
-    while chunk := list(islice(remaining, CHUNK)):
-        yield chunk
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        return self._with_tables(self.database.read, work)
 
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        return self._with_tables(self.database.write, work)
 
-def _delete(connection: Connection, filenames: Iterable[str]) -> None:
-    for some in _chunks(filenames):
-        connection.execute(delete(PACKAGES).where(PACKAGES.c.filename.in_(some)))
+    def _with_tables(self, do: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
+        try:
+            return do(work)
+        except TableMissing:
+            self._make_tables()
+            return do(work)
 
+    def _make_tables(self) -> None:
+        """Make tables again that somebody dropped, and say that the cache is being filled, if anybody relies on it."""
+        LOG.warning("The tables of the cache are gone; they are made again")
+        # First of all, so that nobody takes an empty table for a cache that holds everything.
+        self.database.create(METADATA, [NOTES])
+        self.database.write(lambda connection: sql_changes.write_note(connection, FILL, FILLING))
+        self.database.create(METADATA)
+        if self.watch.is_on:
+            raise self.refill()
 
-def _owners(connection: Connection, filenames: Iterable[str]) -> set[str]:
-    """The projects that these files belong to, as far as they exist."""
-    names: set[str] = set()
-    for some in _chunks(filenames):
-        names.update(connection.scalars(select(PACKAGES.c.name).where(PACKAGES.c.filename.in_(some)).distinct()))
-    return names
+    def _check_fill(self, note: str | None) -> None:
+        if self.watch.is_on and not is_filled(note):
+            raise self.refill()
 
-
-def _existing(connection: Connection, names: Iterable[str]) -> set[str]:
-    """Those of these projects that have a file."""
-    found: set[str] = set()
-    for some in _chunks(names):
-        found.update(connection.scalars(select(PACKAGES.c.name).where(PACKAGES.c.name.in_(some)).distinct()))
-    return found
-
-
-def _renew(connection: Connection, names: Collection[str], before: Collection[str]) -> None:
-    """New revisions for these projects, and for their list if not the same ones exist as before.
-
-    The row of a project stays when its last file goes: its page is another one then, too.
-    """
-    if not names:
-        return
-    changed = {*names} if _existing(connection, names) == before else {*names, ALL_PROJECTS}
-    for some in _chunks(changed):
-        connection.execute(delete(REVISIONS).where(REVISIONS.c.name.in_(some)))
-    token = _token()
-    connection.execute(insert(REVISIONS), [{"name": name, "revision": token} for name in sorted(changed)])
+    def _expect_filled(self) -> None:
+        """Raise what says that the cache is being filled, if it is."""
+        if self.watch.is_on:
+            self._check_fill(self.note(FILL))
 
 
-def _token() -> str:
-    return secrets.token_hex(16)
-
-
-def _finds(column: str, pieces: Iterable[str], query_type: str) -> ColumnElement[bool]:
-    """Whether a column holds one, or all, of some lower-case pieces of text."""
-    text = func.lower(func.coalesce(PACKAGES.c[column], ""))
-    found = [text.contains(piece, autoescape=True) for piece in pieces]
-    return or_(false(), *found) if query_type == "or" else and_(true(), *found)
+def _revision_key(name: str | None) -> str:
+    return ALL_PROJECTS if name is None else normalize_name(name)
 
 
 def _declare_package() -> type[Package]:

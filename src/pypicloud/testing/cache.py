@@ -28,6 +28,7 @@ from pypicloud.testing.cache_fixtures import (
     put,
     request_of,
     stored,
+    until,
 )
 from pypicloud.testing.cache_together import TogetherContract
 from pypicloud.testing.memory_cache import MemoryCache
@@ -44,6 +45,7 @@ __all__ = [
     "put",
     "request_of",
     "stored",
+    "until",
 ]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pypicloud.cache.changes import Change
+from pypicloud.cache.changes import facts as facts_of
 from pypicloud.models import Package
 from pypicloud.testing.cache_fixtures import NOW, CacheFixtures, Witness, everything, facts, package
 
@@ -218,21 +220,49 @@ class FactsContract(CacheFixtures):
         cache.clear_many([])
         assert cache.fetch_many([]) == {}
 
-    def test_a_transaction_is_all_or_nothing(self, cache: ICache) -> None:
-        """When a transaction fails nothing of it stays, or, where there are none, all of it."""
-        cache.save(package())
+    # Changing only what is as it was read
 
-        def change_and_fail() -> None:
-            with cache.transaction():
-                cache.clear(package())
-                cache.save(package("bar"))
-                assert cache.fetch("bar-1.0.tar.gz") == package("bar")
-                assert cache.all("foo") == []
-                raise ZeroDivisionError
+    def test_an_exchange_changes_what_is_as_it_was_read(self, cache: ICache, witness: Witness) -> None:
+        """Of many changes at once those are made, and named, whose file is as expected, and no others."""
+        old = [package(f"p{number}", summary="old") for number in range(4)]
+        cache.save_all(old)
+        cache.save_all([package("p1", summary="someone else's"), package("p4", summary="someone else's")])
+        cache.clear(old[2])
+        before = {name: cache.revision(name) for name in ("p1", "p2", "p4")}
+        new = [package(f"p{number}", summary="new") for number in range(6)]
+        changes = [Change(each.filename, facts_of(each), new[number]) for number, each in enumerate(old[:3])]
+        changes.append(Change(old[3].filename, facts_of(old[3]), None))
+        changes += [Change(each.filename, None, each) for each in new[4:]]
+        assert cache.exchange(changes) == {"p0-1.0.tar.gz", "p3-1.0.tar.gz", "p5-1.0.tar.gz"}
+        summaries = {found.name: found.summary for found in cache.everything()}
+        assert summaries == {"p0": "new", "p1": "someone else's", "p4": "someone else's", "p5": "new"}
+        assert len(witness()) == 4
+        assert {name: cache.revision(name) for name in before} == before
 
-        with pytest.raises(ZeroDivisionError):
-            change_and_fail()
-        assert cache.distinct() == (["bar"] if "transactions" in self.limits else ["foo"])
+    def test_an_exchange_gives_new_revisions(self, cache: ICache) -> None:
+        """Every project that an exchange changes has a new revision, and their list, where one comes or goes."""
+        cache.save_all([package("foo"), package("bar"), package("zed")])
+        names = ["foo", "bar", "zed", "new", None]
+        before = {name: cache.revision(name) for name in names}
+        changes = [
+            Change("foo-1.0.tar.gz", facts_of(package("foo")), package("foo", uploader="me")),
+            Change("bar-1.0.tar.gz", facts_of(package("bar")), None),
+            Change("new-1.0.tar.gz", None, package("new")),
+        ]
+        assert len(cache.exchange(changes)) == 3
+        same = {name for name in names if cache.revision(name) == before[name]}
+        assert same == ({*names} if "revisions" in self.limits else {"zed"})
+
+    def test_an_exchange_can_move_a_file(self, cache: ICache) -> None:
+        """A file that is found to belong to another project goes there, and both have new revisions."""
+        cache.save_all([package("foo"), package("foo", "2.0")])
+        before = cache.revision("foo"), cache.revision("bar")
+        moved = package("bar", filename="foo-1.0.tar.gz")
+        assert cache.exchange([Change("foo-1.0.tar.gz", facts_of(package("foo")), moved)]) == {"foo-1.0.tar.gz"}
+        assert [(found.name, found.version) for found in cache.all("foo")] == [("foo", "2.0")]
+        assert cache.all("bar") == [moved]
+        after = cache.revision("foo"), cache.revision("bar")
+        assert all(new != old or "revisions" in self.limits for new, old in zip(after, before, strict=True))
 
     # Search and summary
 
@@ -282,24 +312,35 @@ class FactsContract(CacheFixtures):
         """A search finds the newest matching file of each project, in any case and without wildcards."""
         assert [f"{one.name} {one.version}" for one in shelf.search(criteria, query_type)] == found
 
-    def test_summary_is_that_of_the_latest_file(self, cache: ICache) -> None:
-        """Of each project the summary tells of the file that came last, whatever its version or order of saving."""
+    def test_summary_tells_of_the_newest_version(self, cache: ICache) -> None:
+        """A project's summary is its newest version's, in whatever order they came; its time is the latest of all."""
         day = timedelta(days=1)
         cache.save_all(
             [
-                package("foo", "2.0", summary="second", last_modified=NOW - day),
-                package("foo", "1.0.1", summary="latest", last_modified=NOW),
-                package("foo", "1.0", summary="first", last_modified=NOW - 2 * day),
-                package("bar", "1.0", summary="gone", last_modified=NOW - day),
-                package("bar", "1.1", last_modified=NOW),
+                package("foo", "2.0", summary="newest", last_modified=NOW - day),
+                package("foo", "1.10", summary="latest", last_modified=NOW),
+                package("foo", "1.9", summary="first", last_modified=NOW - 2 * day),
+                package("bar", "1.0", summary="old", last_modified=NOW),
+                package("bar", "1.1", last_modified=NOW - day),
             ]
         )
-        assert cache.summary() == [
-            {"name": "bar", "summary": None, "last_modified": NOW},
-            {"name": "foo", "summary": "latest", "last_modified": NOW},
-        ]
-        cache.clear(package("foo", "1.0.1"))
-        assert cache.summary()[1] == {"name": "foo", "summary": "second", "last_modified": NOW - day}
+        bar = {"name": "bar", "summary": None, "last_modified": NOW}
+        assert cache.summary() == [bar, {"name": "foo", "summary": "newest", "last_modified": NOW}]
+        cache.clear(package("foo", "2.0"))
+        assert cache.summary() == [bar, {"name": "foo", "summary": "latest", "last_modified": NOW}]
+        cache.save(package("foo", "1.10", summary="again", last_modified=NOW - 3 * day))
+        assert cache.summary() == [bar, {"name": "foo", "summary": "again", "last_modified": NOW - 2 * day}]
+        cache.clear_many([package("foo", "1.9"), package("foo", "1.10")])
+        assert cache.summary() == [bar]
+
+    def test_of_two_files_of_the_newest_version_the_last_name_counts(self, cache: ICache) -> None:
+        """Which summary is shown does not depend on the order of uploads."""
+        files = [package(ending=".zip", summary="zip"), package(ending=".tar.gz", summary="tar")]
+        for order in (files, files[::-1]):
+            cache.clear_many(files)
+            for each in order:
+                cache.save(each)
+            assert [row["summary"] for row in cache.summary()] == ["zip"]
 
     # Revisions
 
@@ -343,6 +384,13 @@ class FactsContract(CacheFixtures):
             before = cache.revision(None)
             change()
             assert (cache.revision(None) != before) == (expected and "revisions" not in self.limits)
+
+    def test_many_revisions_at_once(self, cache: ICache) -> None:
+        """Asked for many revisions, a cache answers for each name as given, as it does one by one."""
+        cache.save_all([package("foo"), package("foo-bar")])
+        names = ["foo", "Foo_Bar", "missing", None]
+        assert cache.revisions(names) == {name: cache.revision(name) for name in names}
+        assert cache.revisions([]) == {}
 
     def test_clear_all_gives_every_project_a_new_revision(self, cache: ICache) -> None:
         """After clear_all no page that was shown before is current."""

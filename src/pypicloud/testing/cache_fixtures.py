@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -78,13 +79,20 @@ def put(cache: ICache, *packages: Package) -> None:
         cache.storage.upload(one, io.BytesIO(one.filename.encode()))
 
 
+def until(is_done: Callable[[], bool], patience: float = 30) -> None:
+    """Wait until something has come true; after so many seconds it counts as never."""
+    deadline = time.monotonic() + patience
+    while not is_done():
+        assert time.monotonic() < deadline, "it has not come true"
+        time.sleep(0.005)
+
+
 class CacheFixtures:
     """How a contract makes its caches: as the app does, from settings (compat.md 8.2).
 
     ``limits`` names what a cache honestly cannot do; the suite then asserts the lesser behaviour:
 
     - ``revisions``: it keeps none, and says so;
-    - ``transactions``: what was written before an error inside a transaction stays;
     - ``servers``: each server that starts has a cache of its own.
     """
 

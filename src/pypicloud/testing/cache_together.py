@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pypicloud.cache import rebuild
+from pypicloud.cache import rebuild, status
+from pypicloud.cache.fill import FILL, FILLING, is_filled
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package
@@ -29,6 +30,7 @@ from pypicloud.testing.cache_fixtures import (
     put,
     request_of,
     stored,
+    until,
 )
 
 if TYPE_CHECKING:
@@ -334,6 +336,110 @@ class TogetherContract(CacheFixtures):
             list(pool.map(lambda _: server().rebuild(), range(3)))
         assert everything(server()) == stored(server())
 
+    def test_a_rebuild_is_reported(self, cache: ICache) -> None:
+        """What a rebuild has done, every server can read, and that one has failed, too."""
+        put(cache, package(), package("bar"))
+        assert status.read(cache) == status.Status("never")
+        cache.rebuild()
+        done = status.read(cache)
+        assert (done.state, done.files, done.error) == ("done", 2, None)
+        assert done.counts == {"added": 2, "changed": 0, "removed": 0, "unchanged": 0, "unreadable": 0}
+
+        def fail() -> None:
+            assert status.read(cache).is_running
+            raise BackendUnavailable("the disk is slow")
+
+        cache.storage = Interrupted(cache.storage, 1, fail)
+        with pytest.raises(BackendUnavailable):
+            cache.rebuild()
+        assert (status.read(cache).state, status.read(cache).error) == ("failed", "the disk is slow")
+
+    def test_a_rebuild_in_the_background(self, cache: ICache) -> None:
+        """A rebuild can be begun and left to itself; while it runs no other is begun."""
+        put(cache, package())
+        listing, going = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            listing.set()
+            assert going.wait(30)
+
+        slow: Any = Interrupted(cache.storage, 0, wait)
+        cache.make_storage = lambda _: slow
+        cache.start_rebuild()
+        assert listing.wait(30)
+        cache.start_rebuild()
+        assert status.read(cache).is_running
+        going.set()
+        until(lambda: status.read(cache).state == "done")
+        assert cache.distinct() == ["foo"]
+
+    # The first filling, and the next
+
+    def test_an_interrupted_filling_is_finished_at_the_next_start(self, cache: ICache) -> None:
+        """When the first filling breaks off, the next start goes on with it, though something is there already."""
+        put(cache, package(), package("bar"))
+        cache.write_note(FILL, FILLING)
+        cache.save(package())
+        cache.reload_if_needed()
+        assert everything(cache) == stored(cache)
+        assert is_filled(cache.note(FILL))
+
+    def test_a_filling_that_fails_stops_the_start(self, cache: ICache) -> None:
+        """When storage fails during the first filling the start says so, and the cache does not count as filled."""
+        put(cache, package(), package("bar"))
+
+        def fail() -> None:
+            raise OSError("the disk is gone")
+
+        cache.storage = Interrupted(cache.storage, 1, fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            cache.reload_if_needed()
+        assert not is_filled(cache.note(FILL))
+
+    def test_an_emptied_cache_is_filled_at_the_next_start(self, cache: ICache) -> None:
+        """A cache in which nothing is left is filled by the next start."""
+        put(cache, package())
+        cache.reload_if_needed()
+        cache.clear_all()
+        cache.reload_if_needed()
+        assert cache.distinct() == ["foo"]
+
+    def test_a_lost_cache_fills_itself(self, cache: ICache) -> None:
+        """Who finds that everything is lost gets an error that says so, and the cache is filled meanwhile."""
+        put(cache, package(), package("bar"))
+        cache.write_note(FILL, FILLING)
+        error = cache.refill()
+        assert isinstance(error, BackendUnavailable)
+        assert "being filled" in str(error)
+        until(lambda: is_filled(cache.note(FILL)))
+        assert everything(cache) == stored(cache)
+
+    def test_a_rebuild_sees_that_all_was_lost_meanwhile(self, cache: ICache) -> None:
+        """A rebuild during which the cache loses everything begins again, as what it has read is not known any more."""
+        put(cache, package(), package("bar"))
+        cache.reload_if_needed()
+        losses = [cache.clear_all]
+
+        def lose() -> None:
+            if losses:
+                losses.pop()()
+                cache.write_note(FILL, FILLING)
+
+        cache.storage = Interrupted(cache.storage, 1, lose)
+        cache.rebuild()
+        assert everything(cache) == stored(cache)
+        assert is_filled(cache.note(FILL))
+
+    def test_notes_are_kept(self, cache: ICache) -> None:
+        """A note is there as it was written last, in every character, and none where nothing was written."""
+        assert cache.note("colour") is None
+        for text in ("red", "\u00dc" * 900 + '{"a": 1}%', ""):
+            cache.write_note("colour", text)
+            cache.write_note("other", "not red")
+            assert cache.note("colour") == text
+        assert cache.is_empty()
+        assert list(cache.everything()) == cache.distinct() == []
+
     def test_an_empty_cache_is_filled_at_the_start(self, cache: ICache) -> None:
         """The first start takes in everything that is stored."""
         put(cache, package(), package("bar", summary="Good", uploader="me"))
@@ -341,9 +447,10 @@ class TogetherContract(CacheFixtures):
         assert everything(cache) == stored(cache)
 
     def test_a_filled_cache_does_not_look_at_storage(self, cache: ICache) -> None:
-        """A start with anything in the cache does not touch storage."""
+        """A start with a filled cache does not touch storage."""
+        put(cache, package("bar"))
+        cache.reload_if_needed()
         put(cache, package())
-        cache.save(package("bar"))
         cache.reload_if_needed()
         assert cache.distinct() == ["bar"]
 
@@ -368,6 +475,8 @@ class TogetherContract(CacheFixtures):
             assert other.fetch("foo-1.0.tar.gz") == package()
             assert other.revision("foo") == one.revision("foo")
             assert other.revision("foo") != before or "revisions" in self.limits
+            one.write_note("colour", "red")
+            assert other.note("colour") == "red"
 
     def test_servers_start_at_once(
         self, start: Callable[..., Callable[..., ICache]], storage: Callable[[Any], MemoryStorage]
@@ -389,6 +498,73 @@ class TogetherContract(CacheFixtures):
         for cache in caches:
             assert everything(cache) == stored(cache)
             assert len(cache.distinct()) == len(files)
+
+    def test_only_one_of_many_servers_fills_an_empty_cache(
+        self, start: Callable[..., Callable[..., ICache]], storage: Callable[[Any], MemoryStorage]
+    ) -> None:
+        """Of servers that start at the same moment with an empty cache one lists the storage, and the others wait."""
+        for number in range(30):
+            storage(None).upload(package(f"p{number}"), io.BytesIO(b""))
+        listings = []
+
+        def come_up(make: Callable[..., ICache]) -> None:
+            cache = make()
+            cache.storage = Interrupted(cache.storage, 0, lambda: listings.append(cache))
+            cache.reload_if_needed()
+            assert len(cache.distinct()) == 30
+
+        servers = [start() for _ in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(come_up, servers))
+        assert len(listings) == (3 if "servers" in self.limits else 1)
+
+    def test_servers_change_one_project_at_once(self, start: Callable[..., Callable[..., ICache]]) -> None:
+        """What several servers do to one project at the same time is all there afterwards."""
+        servers = [start()] * 3 if "servers" in self.limits else [start() for _ in range(3)]
+
+        def work(number: int) -> None:
+            cache = servers[number]()
+            for version in range(8):
+                cache.save(package("foo", f"{number}.{version}"))
+                if version % 2:
+                    cache.clear(package("foo", f"{number}.{version}"))
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, range(3)))
+        expected = {f"{number}.{version}" for number in range(3) for version in range(0, 8, 2)}
+        for make in servers:
+            assert {found.version for found in make().all("foo")} == expected
+            assert [row["name"] for row in make().summary()] == make().distinct() == ["foo"]
+
+    def test_a_project_that_comes_while_it_goes(self, start: Callable[..., Callable[..., ICache]]) -> None:
+        """When one server deletes a project's last file while another adds one, the list ends up right, and is new."""
+        one = start()
+        other = one if "servers" in self.limits else start()
+        for number in range(10):
+            one().save(package("foo", "0"))
+            together = threading.Barrier(2)
+
+            def work(make: Callable[..., ICache], change: Callable[[ICache], None], at: threading.Barrier) -> None:
+                at.wait()
+                change(make())
+
+            with ThreadPoolExecutor(2) as pool:
+                going = pool.submit(work, one, lambda cache: cache.clear(package("foo", "0")), together)
+                coming = pool.submit(
+                    work,
+                    other,
+                    partial(lambda version, cache: cache.save(package("foo", version)), f"{number}.1"),
+                    together,
+                )
+                going.result()
+                coming.result()
+            revision = one().revision(None)
+            assert [found.version for found in other().all("foo")] == [f"{number}.1"]
+            assert one().distinct() == ["foo"]
+            assert [row["name"] for row in one().summary()] == ["foo"]
+            one().clear(package("foo", f"{number}.1"))
+            assert other().distinct() == []
+            assert one().revision(None) != revision or "revisions" in self.limits
 
     def test_many_threads_write_and_read(self, server: Callable[..., ICache]) -> None:
         """Threads that save and read at the same time lose nothing and get no errors."""

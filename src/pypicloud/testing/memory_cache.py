@@ -7,12 +7,13 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pypicloud.cache.base import ICache, newest_first
+from pypicloud.cache.base import UNCHANGED, ICache, newest_first
 from pypicloud.util import normalize_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from pypicloud.cache.changes import Change
     from pypicloud.models import Package
     from pypicloud.settings import EnvironSettings, Setting
 
@@ -24,6 +25,7 @@ class Rows:
         self.lock = threading.RLock()
         self.packages: dict[str, Package] = {}
         self.revisions: dict[str | None, str] = {}
+        self.notes: dict[str, str] = {}
         self.token = itertools.count(1)
 
 
@@ -85,18 +87,20 @@ class MemoryCache(ICache):
     def revision(self, name: str | None) -> str:
         """The token of a project's page, or of the list of projects."""
         with self.rows.lock:
-            return self.rows.revisions.get(None if name is None else normalize_name(name), "0")
+            return self.rows.revisions.get(None if name is None else normalize_name(name), UNCHANGED)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Makes what is read and written inside happen at once or not at all."""
+    def exchange(self, changes: Sequence[Change]) -> set[str]:
+        """Make each change whose file's facts are still as they were read; the names of the files changed."""
         with self.rows.lock:
-            packages, revisions = dict(self.rows.packages), dict(self.rows.revisions)
-            try:
-                yield
-            except BaseException:
-                self.rows.packages, self.rows.revisions = packages, revisions
-                raise
+            return super().exchange(changes)
+
+    def note(self, key: str) -> str | None:
+        """A small text that all instances share."""
+        return self.rows.notes.get(key)
+
+    def write_note(self, key: str, text: str) -> None:
+        """Keep a small text for all instances."""
+        self.rows.notes[key] = text
 
     @contextmanager
     def _renewing(self, filenames: set[str], names: set[str]) -> Iterator[None]:
