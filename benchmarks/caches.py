@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,6 +115,14 @@ class OneAccount(MiniStack):
     def access_key(self) -> str:
         """The same for all."""
         return "100000000000"
+
+    def stop(self) -> None:
+        """Give it the time that it takes to write down very many items."""
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(180)
+        super().stop()
 
 
 def _sqlite(folder: Path) -> Place:

@@ -1,26 +1,20 @@
-"""DynamoDB as a service: its index lags, it is busy, it disappears, and other processes use it, too."""
+"""DynamoDB as a service: its index lags, it is busy, its connections break, and it disappears."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import botocore.endpoint
 import pytest
 
-from pypicloud.cache import dynamo, dynamo_client, dynamo_tables, leases
+from pypicloud.cache import dynamo, dynamo_client, dynamo_tables
 from pypicloud.cache.dynamo import DynamoCache
 from pypicloud.cache.dynamo_items import RECENT
+from pypicloud.cache.fill import FILL, filled
 from pypicloud.errors import BackendUnavailable
-from pypicloud.testing.cache import facts, package, put, until
-from support.dynamo import STORAGE, Tables, intercepted, one_loader, refused, requests, said, started
+from pypicloud.testing.cache import facts, package, put
+from support.dynamo import intercepted, one_loader, refused, requests, said, started
 from support.live import free_port
 from support.services.proxy import Proxy
 
@@ -48,14 +42,6 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(ministack: MiniStack) -> dict[str, str]:
     """The settings of a cache without tables."""
     return ministack.settings()
-
-
-@pytest.fixture
-def tables(settings: dict[str, str]) -> Iterator[Tables]:
-    """A look into its tables."""
-    tables = Tables(settings)
-    yield tables
-    tables.client.close()
 
 
 @pytest.fixture
@@ -171,6 +157,29 @@ def test_many_files_are_few_round_trips(cache: DynamoCache) -> None:
     assert len(made) < 30
 
 
+def test_answers_of_many_pages(cache: DynamoCache) -> None:
+    """What is more than one answer of DynamoDB holds, a megabyte, is there all the same."""
+    many = [package(version=f"{number}.0", summary="x" * 15_000) for number in range(150)]
+    cache.save_all(many)
+    with requests(cache) as made:
+        assert len(cache.all("foo")) == len(list(cache.everything())) == 150
+    assert (made.count("Query"), made.count("Scan")) == (3, 3)
+
+
+def test_what_takes_a_while_is_read_from_one_filling(cache: DynamoCache) -> None:
+    """A list that was read while the cache was lost and filled again is not given out."""
+    put(cache, package())
+    cache.reload_if_needed()
+
+    def fill_again(name: str, _: Any) -> None:
+        if name == "Scan":
+            cache.write_note(FILL, filled())
+
+    with intercepted(cache, fill_again), pytest.raises(BackendUnavailable, match="being filled"):
+        cache.distinct()
+    assert cache.distinct() == ["foo"]
+
+
 # DynamoDB is busy, or the network is bad
 
 
@@ -210,6 +219,20 @@ def test_a_cancelled_transaction_is_tried_again(cache: DynamoCache, code: str) -
         cache.save_all([package(), package("bar")])
     assert cache.distinct() == ["bar", "foo"]
     assert len(cancelled) == 3
+
+
+def test_a_transaction_that_others_are_always_in_the_way_of(
+    cache: DynamoCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some time a transaction that cannot be made is an error that asks to come back later."""
+    monkeypatch.setattr(dynamo_client, "PATIENCE", 0.05)
+
+    def answer(name: str, body: Any) -> Any:
+        reasons = [{"Code": "TransactionConflict"} for _ in body.get("TransactItems", ())]
+        return refused("TransactionCanceledException", CancellationReasons=reasons) if reasons else None
+
+    with intercepted(cache, answer), pytest.raises(BackendUnavailable, match="too busy to write"):
+        cache.save(package())
 
 
 def test_a_transaction_that_is_never_possible(cache: DynamoCache) -> None:
@@ -344,93 +367,3 @@ def test_a_service_that_hangs(ministack: MiniStack, settings: dict[str, str], mo
         with pytest.raises(BackendUnavailable, match="DynamoDB does not answer"):
             server().fetch("foo-1.0.tar.gz")
         proxy.resume()
-
-
-# Other processes
-
-
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_a_forked_worker_opens_its_own_connections(server: Callable[..., DynamoCache]) -> None:
-    """After a fork the child uses none of its parent's connections."""
-    cache = server()
-    cache.save(package())
-    child = os.fork()
-    if child == 0:
-        DynamoCache.postfork(**server.keywords)  # type: ignore[attr-defined]  # a partial, as the app makes it
-        with cache.lock("foo"):
-            cache.save(package(version="2.0"))
-        os._exit(0 if len(cache.all("foo")) == 2 else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    cache.save(package(version="3.0"))
-    assert len(cache.all("foo")) == 3
-
-
-#: Holds a lock of a cache, whose lease it renews eight times a second, until it is killed.
-HOLDER = """
-import json, sys
-from pypicloud.cache import leases
-from pypicloud.cache.dynamo import DynamoCache
-from pypicloud.settings import EnvironSettings
-
-leases.LEASE = 0.375
-with DynamoCache(None, **DynamoCache.configure(EnvironSettings(json.loads(sys.argv[1]), {}))).lock("foo"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_killed_holder_loses_its_lock(
-    cache: DynamoCache, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock keeps another process out, and is free some time after its holder was killed."""
-    monkeypatch.setattr(leases, "LEASE", 2.0)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, json.dumps({**STORAGE, **settings})],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with ThreadPoolExecutor(1) as pool:
-            taken = pool.submit(lambda: cache.lock("foo").__enter__())
-            time.sleep(3)
-            assert not taken.done()
-            holder.send_signal(signal.SIGKILL)
-            holder.wait()
-            taken.result(30)
-
-
-def test_a_lock_that_vanishes_is_taken_again(
-    cache: DynamoCache, tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock survives that somebody deletes it, and is given back all the same."""
-    monkeypatch.setattr(leases, "LEASE", 0.2)
-    with cache.lock("foo"):
-        tables.client.delete_item(TableName=tables.packages, Key={"filename": {"S": "/lock/foo"}})
-        until(lambda: "/lock/foo" in tables.items(tables.packages))
-    assert "/lock/foo" not in tables.items(tables.packages)
-
-
-def test_a_lock_that_somebody_else_has_got_is_lost(
-    cache: DynamoCache, tables: Tables, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A holder whose lock was taken away says so in the log, and leaves it to the other."""
-    monkeypatch.setattr(leases, "LEASE", 0.2)
-    with cache.lock("foo"):
-        theirs = {**tables.items(tables.packages)["/lock/foo"], "token": {"S": "theirs"}}
-        tables.put(tables.packages, theirs)
-        until(lambda: "was lost to another server" in caplog.text)
-    assert tables.items(tables.packages)["/lock/foo"] == theirs
-
-
-def test_a_lock_whose_answer_got_lost_is_ours(ministack: MiniStack, settings: dict[str, str]) -> None:
-    """A lock that was taken, and only the answer got lost, is not waited for."""
-    with Proxy(ministack.port) as proxy, started(settings, db__port=str(proxy.port)) as server:
-        cache = server()
-        cache.distinct()
-        proxy.cut_after(0, "answers")
-        before = time.monotonic()
-        with cache.lock("foo"):
-            assert time.monotonic() - before < leases.LEASE

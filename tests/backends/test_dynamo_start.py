@@ -14,6 +14,7 @@ import pytest
 
 from pypicloud.cache import dynamo_settings, dynamo_tables
 from pypicloud.cache.dynamo import DynamoCache
+from pypicloud.cache.dynamo_client import Dynamo
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache import package, put
@@ -144,6 +145,14 @@ def test_credentials_come_from_where_boto_looks(settings: dict[str, str], monkey
     with started(settings) as one, started(settings, db__aws_access_key_id="", db__aws_secret_access_key="") as other:
         one().save(package())
         assert other().distinct() == ["foo"]
+
+
+def test_without_a_host_it_is_the_region_of_amazon(settings: dict[str, str]) -> None:
+    """With a region alone Amazon's own service is spoken to, over HTTPS."""
+    configured = EnvironSettings({**settings, "db.host": "", "db.region_name": "eu-west-1"}, {})
+    dynamo = Dynamo(dynamo_settings.session(configured), dynamo_settings.address(configured))
+    assert dynamo.client.meta.endpoint_url == "https://dynamodb.eu-west-1.amazonaws.com"
+    dynamo.close()
 
 
 def test_the_host_may_be_an_address_of_the_new_kind(settings: dict[str, str]) -> None:

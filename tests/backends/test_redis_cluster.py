@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +88,24 @@ class TestCluster(CacheContract):
         assert len({key_slot(key.encode()) for key in [*found, *revisions] if "{foo-bar}" in key}) == 1
         cache.clear(package("Foo_Bar"))
         assert dump(client).keys() == revisions.keys()
+
+    def test_a_repair_does_not_hide_what_it_has_not_seen(self, cache: RedisCache) -> None:
+        """A file that comes after a rebuild has read what is known is found all the while."""
+        cache.save(package())
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+
+            def look() -> int:
+                missed = 0
+                while not over.is_set():
+                    missed += cache.fetch("foo-1.0.tar.gz") is None
+                return missed
+
+            missed = pool.submit(look)
+            for _ in range(100):
+                cache.layout.repair_index({})
+            over.set()
+            assert missed.result() == 0
 
     @pytest.mark.parametrize("name", ["}", "{}", "a}b", "{", "%", "%7d", "\u00e9}\ud83d"])
     def test_names_that_look_like_tags(self, cache: RedisCache, client: Client, name: str) -> None:

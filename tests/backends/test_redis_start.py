@@ -13,6 +13,7 @@ import pytest
 
 from pypicloud.cache import RedisCache as Documented
 from pypicloud.cache import get_cache_impl, redis_start
+from pypicloud.cache.fill import is_filled
 from pypicloud.cache.redis_cache import RedisCache
 from pypicloud.declared import check
 from pypicloud.errors import BackendUnavailable, SettingError
@@ -317,7 +318,7 @@ def test_a_redis_that_comes_back_is_filled(configure: Callable[..., RedisCache],
     with pytest.raises(BackendUnavailable, match="being filled"):
         cache.distinct()
     deadline = time.monotonic() + 30
-    while not cache.check_health()[0] or cache.note("fill") in {None, "filling"}:
+    while not is_filled(cache.note("fill")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert set(cache.distinct()) == {each[1] for each in stored(cache).values()}

@@ -219,9 +219,13 @@ def checksum(packages: Iterable[Package]) -> int:
     return functools.reduce(operator.xor, map(_checksum, packages), 0)
 
 
+#: The types whose values come back as they were.
+_PLAIN: Final = frozenset({str, int, bool})
+
+
 def _checksum(package: Package) -> int:
-    # What was saved must come to the same as what is read, though some values come back as others.
-    data = {key: loaded(stored(value)) for key, value in package.data.items()}
+    # What was saved must come to the same as what is read, though some values come back as others: 1.0 as 1.
+    data = {key: value if type(value) in _PLAIN else loaded(stored(value)) for key, value in package.data.items()}
     facts = (package.filename, package.name, package.version, seconds(package.last_modified), package.summary, data)
     text = json.dumps(facts, sort_keys=True)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())

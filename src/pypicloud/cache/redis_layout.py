@@ -276,9 +276,12 @@ class ClusterLayout(Layout):
             for step in steps
         )
         made = {step.name: answer for step, answer in zip(steps, answers, strict=True) if answer >= 0}
-        # Those that belonged to another project until now.
-        arrived = [each for each, known in zip(saved, is_known, strict=False) if each[0] in made and not known]
-        self.wire.run((b"SET", self.index(filename), encoded(name)) for name, filename in arrived)
+        # Some belonged to another project until now, or were cleared away by a rebuild that saw no file yet.
+        self.wire.run(
+            (b"SET", self.index(filename), encoded(name), *((b"NX",) if known else ()))
+            for (name, filename), known in zip(saved, is_known, strict=False)
+            if name in made
+        )
         self._unindex(
             [(step.name, name) for step in steps if step.name in made for name in (*step.dropped, *step.moved)]
         )
@@ -308,8 +311,11 @@ class ClusterLayout(Layout):
         wrong = {filename: some[0] for filename, some in known.items() if owners.get(filename) not in some}
         self.wire.run((b"SET", self.index(filename), encoded(name)) for filename, name in wrong.items())
         for keys in self.wire.scan(INDEX + b"*"):
-            lost = [filename for key in keys if (filename := text_of(key.removeprefix(INDEX))) not in known]
-            self._unindex([(name, filename) for filename, name in self._owners(lost).items()])
+            unknown = [filename for key in keys if (filename := text_of(key.removeprefix(INDEX))) not in known]
+            names = [(name, filename) for filename, name in self._owners(unknown).items()]
+            # What has come meanwhile must be found all the while.
+            exists = self.wire.run((b"EXISTS", self.package(*each)) for each in names)
+            self._unindex([each for each, is_there in zip(names, exists, strict=True) if not is_there])
 
     def older_rows(self) -> Iterator[list[bytes]]:
         """The keys of files that 1.3.12 wrote and this layout does not read, some at a time: they have no braces."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ class UTCDateTime(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """The type in a database's own words."""
         if dialect.name == "sqlite":
-            return _Time()
+            return _time()
         return mysql.DATETIME(fsp=6) if dialect.name in _MYSQL else DateTime()
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -73,6 +74,10 @@ class _Time(sqlite.DATETIME):
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
         """Leave it as it is."""
         return None
+
+
+#: SQLAlchemy gives this constructor no types.
+_time: Final[Callable[[], TypeEngine[Any]]] = _Time
 
 
 class JSONObject(ExactText):

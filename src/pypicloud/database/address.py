@@ -109,7 +109,7 @@ def cause(error: BaseException, url: URL) -> str:
         return f"it needs the Python package {error.name!r}, which is not installed"
     found = error.orig if isinstance(error, DBAPIError) else error
     # MySQL's drivers put a number before the words.
-    words = found.args[1] if found is not None and len(found.args) == 2 else found
+    words = found.args[-1] if found is not None and found.args and isinstance(found.args[0], int) else found
     return " ".join(str(words).split()).replace(str(url), shown(url))
 
 

@@ -39,6 +39,7 @@ _PASSING: Final = frozenset(
         "25P03",  # the transaction did nothing for too long
         "57P03",  # the server is starting
         "42P07",  # somebody else creates the same table
+        "42710",  # same, a moment earlier
         1020,  # the row has changed since it was read
         1050,  # somebody else creates the same table
         1061,  # somebody else creates the same index

@@ -17,6 +17,7 @@ import pytest
 from pypicloud.cache import rebuild, status
 from pypicloud.cache.fill import FILL, FILLING, is_filled
 from pypicloud.cache.rebuild import Rebuilt
+from pypicloud.dateutil import utcnow
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package
 from pypicloud.testing.cache_fixtures import (
@@ -413,6 +414,21 @@ class TogetherContract(CacheFixtures):
         assert "being filled" in str(error)
         until(lambda: is_filled(cache.note(FILL)))
         assert everything(cache) == stored(cache)
+
+    def test_what_comes_and_goes_during_a_rebuild_stays_away(self, cache: ICache) -> None:
+        """A file that is uploaded and deleted after a rebuild has listed it is not brought back."""
+        put(cache, package("bar"))
+        cache.reload_if_needed()
+        brief = package(last_modified=utcnow())
+        put(cache, brief)
+
+        def come_and_go() -> None:
+            cache.save(brief)
+            cache.discard(brief)
+
+        cache.storage = Interrupted(cache.storage, 0, come_and_go)
+        cache.rebuild()
+        assert cache.distinct() == ["bar"]
 
     def test_a_rebuild_sees_that_all_was_lost_meanwhile(self, cache: ICache) -> None:
         """A rebuild during which the cache loses everything begins again, as what it has read is not known any more."""
