@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from pypicloud.declared import all_settings, check
+from pypicloud.declared import check, settings_in_use
 from pypicloud.sample import PURPOSES, render_config
-from pypicloud.settings import Required, Setting, load_ini
+from pypicloud.settings import EnvironSettings, Required, Setting, load_ini
 
 HASH = "$6$rounds=5000$salt$hash"
 
-SETTINGS: dict[str, Setting[Any]] = {setting.key: setting for _, group in all_settings() for setting in group}
+#: Those of the backends that a new server has.
+SETTINGS: dict[str, Setting[Any]] = {
+    setting.key: setting for _, group in settings_in_use(EnvironSettings({}, {})) for setting in group
+}
 
 #: What all files of ppc-make-config have in ``[app:main]``, as lists of words, as recorded from 1.3.12.
 COMMON = {
