@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from pypicloud.cache.sql import POOLCLASS, URL
-from pypicloud.cache.tables import METADATA
+from pypicloud.cache.sql.tables import METADATA
 from pypicloud.database import Database, address, failures, locks
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.settings import EnvironSettings

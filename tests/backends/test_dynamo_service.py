@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import botocore.endpoint
 import pytest
 
-from pypicloud.cache import dynamo, dynamo_client, dynamo_tables
+from pypicloud.cache import dynamo
 from pypicloud.cache.dynamo import DynamoCache
-from pypicloud.cache.dynamo_items import RECENT
+from pypicloud.cache.dynamo import client as dynamo_client
+from pypicloud.cache.dynamo import tables as dynamo_tables
+from pypicloud.cache.dynamo.items import RECENT
 from pypicloud.cache.fill import FILL, filled
 from pypicloud.errors import BackendUnavailable
 from pypicloud.testing.cache import facts, package, put

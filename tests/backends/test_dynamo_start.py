@@ -12,9 +12,10 @@ import boto3
 import botocore.endpoint
 import pytest
 
-from pypicloud.cache import dynamo_settings, dynamo_tables
 from pypicloud.cache.dynamo import DynamoCache
-from pypicloud.cache.dynamo_client import Dynamo
+from pypicloud.cache.dynamo import settings as dynamo_settings
+from pypicloud.cache.dynamo import tables as dynamo_tables
+from pypicloud.cache.dynamo.client import Dynamo
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache import package, put

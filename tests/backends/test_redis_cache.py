@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from pypicloud.cache import base, leases, redis_repair, redis_wire
+from pypicloud.cache import base, leases
 from pypicloud.cache.changes import Change
 from pypicloud.cache.fill import is_filled
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.cache.redis_cache import RedisCache, summary_from_package
+from pypicloud.cache.redis_cache import repair as redis_repair
+from pypicloud.cache.redis_cache import wire as redis_wire
 from pypicloud.errors import BackendUnavailable
 from pypicloud.testing.cache import NOW, CacheContract, Witness, everything, facts, package, put, stored
 from support.redis_keys import clear_like_1_3_12, dump, rows, save_like_1_3_12

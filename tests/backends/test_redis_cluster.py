@@ -14,11 +14,11 @@ import pytest
 from redis import RedisCluster as Client
 from redis.crc import key_slot
 
-from pypicloud.cache import redis_layout
 from pypicloud.cache.base import summaries
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.cache.redis_cache import RedisCache
-from pypicloud.cache.redis_layout import COPIES
+from pypicloud.cache.redis_cache import layout as redis_layout
+from pypicloud.cache.redis_cache.layout import COPIES
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings

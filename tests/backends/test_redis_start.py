@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pypicloud.cache import RedisCache as Documented
-from pypicloud.cache import get_cache_impl, redis_start
+from pypicloud.cache import get_cache_impl
 from pypicloud.cache.fill import is_filled
 from pypicloud.cache.redis_cache import RedisCache
+from pypicloud.cache.redis_cache import start as redis_start
 from pypicloud.declared import check
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.settings import EnvironSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pypicloud.cache.dynamo_items import checksum, loaded, moment, seconds, size_of, state_of, stored
+from pypicloud.cache.dynamo.items import checksum, loaded, moment, seconds, size_of, state_of, stored
 from pypicloud.testing.cache_fixtures import package
 
 

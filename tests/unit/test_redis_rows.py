@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pypicloud.cache.redis_rows import digest_of_summary, package_of, row_of, summary_row
+from pypicloud.cache.redis_cache.rows import digest_of_summary, package_of, row_of, summary_row
 from pypicloud.cache.steps import Project, digest_of
 from pypicloud.models import Package
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pypicloud.cache.dynamo_changes import Changes
-from pypicloud.cache.dynamo_client import ConditionFailed, Dynamo
-from pypicloud.cache.dynamo_items import Item, State, checksum, fill_package, is_own, state_of, written
-from pypicloud.cache.dynamo_tables import Tables
+from pypicloud.cache.dynamo.changes import Changes
+from pypicloud.cache.dynamo.client import ConditionFailed, Dynamo
+from pypicloud.cache.dynamo.items import Item, State, checksum, fill_package, is_own, state_of, written
+from pypicloud.cache.dynamo.tables import Tables
 from pypicloud.cache.steps import Digest, digest_of
 from pypicloud.models import Package
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pypicloud.cache.dynamo_items import Item
+from pypicloud.cache.dynamo.items import Item
 from pypicloud.errors import BackendUnavailable, SettingError
 
 #: How many seconds a connection, and then an answer, may take.

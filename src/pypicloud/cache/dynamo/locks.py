@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from pypicloud.cache import leases
-from pypicloud.cache.dynamo_client import ConditionFailed, Dynamo
-from pypicloud.cache.dynamo_items import Item, lock_key, own_item, text_of
+from pypicloud.cache.dynamo.client import ConditionFailed, Dynamo
+from pypicloud.cache.dynamo.items import Item, lock_key, own_item, text_of
 
 
 class Locks:

@@ -1,10 +1,10 @@
 """A cache in Redis, on one server or in a cluster, that any number of servers share.
 
 On one server the keys and values are those of 1.3.12 (compat.md 3.3), with some more beside them
-(:mod:`pypicloud.cache.redis_layout`, :mod:`pypicloud.cache.redis_rows`). In a cluster most keys are others, so
-that those of a project are together; what 1.3.12 has left in a cluster is taken over at the first start.
+(:mod:`pypicloud.cache.redis_cache.layout`, :mod:`pypicloud.cache.redis_cache.rows`). In a cluster most keys are
+others, so that those of a project are together; what 1.3.12 has left in a cluster is taken over at the first start.
 
-A project is changed by one script (:mod:`pypicloud.cache.redis_scripts`), together with its revision and, on one
+A project is changed by one script (:mod:`pypicloud.cache.redis_cache.scripts`), together with its revision and, on one
 server, with the list of projects. Redis may lose everything at any time: then nothing is answered until the
 cache has been filled again from storage, which begins by itself.
 """
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pypicloud.cache.base import UNCHANGED, ICache, newest_first
 from pypicloud.cache.fill import FILL, FILLING, Watch, filled, is_filled
-from pypicloud.cache.redis_layout import PACKAGE, PREFIX, Layout, leases
-from pypicloud.cache.redis_repair import Repair
-from pypicloud.cache.redis_rows import decoded, digest_of_summary, package_of, summary_row, text_of, texts_of
-from pypicloud.cache.redis_scripts import DISCARD, Command, key_of, run
+from pypicloud.cache.redis_cache.layout import PACKAGE, PREFIX, Layout, leases
+from pypicloud.cache.redis_cache.repair import Repair
+from pypicloud.cache.redis_cache.rows import decoded, digest_of_summary, package_of, summary_row, text_of, texts_of
+from pypicloud.cache.redis_cache.scripts import DISCARD, Command, key_of, run
 from pypicloud.cache.steps import Project, Step, StepCache, digest_of
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.models import Package
@@ -78,7 +78,7 @@ class RedisCache(StepCache):
         self.db = db
         self.graceful_reload = graceful_reload
         if layout is None:
-            from pypicloud.cache.redis_start import layout_of
+            from pypicloud.cache.redis_cache.start import layout_of
 
             layout = layout_of(db)
         self.layout = layout
@@ -89,7 +89,7 @@ class RedisCache(StepCache):
     def configure(cls, settings: EnvironSettings) -> dict[str, Any]:
         """Reach Redis."""
         cls.check(settings)
-        from pypicloud.cache import redis_start
+        from pypicloud.cache.redis_cache import start as redis_start
 
         db = redis_start.reach(settings, URL, is_cluster=CLUSTERED.read(settings))
         layout = redis_start.layout_of(db)
@@ -106,7 +106,7 @@ class RedisCache(StepCache):
     def check(cls, settings: EnvironSettings) -> None:
         """Look at the address; it is not connected to."""
         try:
-            from pypicloud.cache import redis_start
+            from pypicloud.cache.redis_cache import start as redis_start
         except ModuleNotFoundError as error:
             if error.name != "redis":
                 raise

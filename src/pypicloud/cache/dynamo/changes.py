@@ -16,8 +16,8 @@ from itertools import islice
 from operator import xor
 from typing import Any, Final, cast
 
-from pypicloud.cache.dynamo_client import Cancelled, Dynamo, pauses
-from pypicloud.cache.dynamo_items import (
+from pypicloud.cache.dynamo.client import Cancelled, Dynamo, pauses
+from pypicloud.cache.dynamo.items import (
     LARGEST_ITEM,
     LARGEST_KEY,
     LIST,
@@ -32,7 +32,7 @@ from pypicloud.cache.dynamo_items import (
     size_of,
     written,
 )
-from pypicloud.cache.dynamo_tables import Tables
+from pypicloud.cache.dynamo.tables import Tables
 from pypicloud.cache.steps import Project, Step
 from pypicloud.errors import BackendUnavailable, TooLarge
 from pypicloud.models import Package

@@ -18,12 +18,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Final, ParamSpec, TypeAlias, TypeVar
 
-from pypicloud.cache import dynamo_settings, dynamo_tables
 from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache, newest_first, summaries
 from pypicloud.cache.changes import Change
-from pypicloud.cache.dynamo_changes import Changes, check_size
-from pypicloud.cache.dynamo_client import Dynamo, TableMissing
-from pypicloud.cache.dynamo_items import (
+from pypicloud.cache.dynamo import settings as dynamo_settings
+from pypicloud.cache.dynamo import tables as dynamo_tables
+from pypicloud.cache.dynamo.changes import Changes, check_size
+from pypicloud.cache.dynamo.client import Dynamo, TableMissing
+from pypicloud.cache.dynamo.items import (
     LIST,
     Item,
     State,
@@ -37,9 +38,9 @@ from pypicloud.cache.dynamo_items import (
     state_of,
     text_of,
 )
-from pypicloud.cache.dynamo_locks import Locks
-from pypicloud.cache.dynamo_repair import renewed, repair, tally_of
-from pypicloud.cache.dynamo_tables import INDEX, Tables
+from pypicloud.cache.dynamo.locks import Locks
+from pypicloud.cache.dynamo.repair import renewed, repair, tally_of
+from pypicloud.cache.dynamo.tables import INDEX, Tables
 from pypicloud.cache.fill import FILL, Watch, is_filled
 from pypicloud.cache.leases import Leases
 from pypicloud.cache.rebuild import Rebuilt

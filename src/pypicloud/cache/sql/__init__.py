@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from sqlalchemy import Connection, func, select
 
-from pypicloud.cache import sql_changes
 from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache, matcher, newest_first, queries
 from pypicloud.cache.fill import FILL, FILLING, Watch, is_filled
-from pypicloud.cache.sql_changes import ALL_PROJECTS, among, chunks
-from pypicloud.cache.sql_rows import (
+from pypicloud.cache.sql import changes as sql_changes
+from pypicloud.cache.sql.changes import ALL_PROJECTS, among, chunks
+from pypicloud.cache.sql.rows import (
     FETCH,
     NOTE,
     PROJECT,
@@ -26,8 +26,8 @@ from pypicloud.cache.sql_rows import (
     newest,
     row_of,
 )
-from pypicloud.cache.sql_search import candidates
-from pypicloud.cache.tables import METADATA, NOTES, PACKAGES, json_object, moment
+from pypicloud.cache.sql.search import candidates
+from pypicloud.cache.sql.tables import METADATA, NOTES, PACKAGES, json_object, moment
 from pypicloud.database import Database, TableMissing
 from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pypicloud.cache import leases as cache_leases
 from pypicloud.cache.fill import FILL
 from pypicloud.cache.leases import Leases
-from pypicloud.cache.redis_rows import encoded, row_of, summary_row, text_of
-from pypicloud.cache.redis_scripts import (
+from pypicloud.cache.redis_cache.rows import encoded, row_of, summary_row, text_of
+from pypicloud.cache.redis_cache.scripts import (
     CLAIM,
     DELETE_IF,
     FILES,
@@ -35,7 +35,7 @@ from pypicloud.cache.redis_scripts import (
 from pypicloud.cache.steps import Step
 
 if TYPE_CHECKING:
-    from pypicloud.cache.redis_wire import ClusterWire, Wire
+    from pypicloud.cache.redis_cache.wire import ClusterWire, Wire
 
 PREFIX: Final = b"pypicloud:"
 PACKAGE: Final = PREFIX + b"package:"
@@ -48,7 +48,7 @@ COPIES: Final = 64
 #: How many slots a cluster has.
 SLOTS: Final = 16384
 
-#: What answers commands, as :meth:`pypicloud.cache.redis_wire.Wire.run` does.
+#: What answers commands, as :meth:`pypicloud.cache.redis_cache.wire.Wire.run` does.
 Ask: TypeAlias = "Callable[[list[Command]], list[Any]]"
 
 

@@ -37,7 +37,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 from redis.utils import HIREDIS_AVAILABLE
 
-from pypicloud.cache.redis_scripts import Command, in_full, key_of
+from pypicloud.cache.redis_cache.scripts import Command, in_full, key_of
 from pypicloud.errors import BackendUnavailable
 
 #: Where to send the commands at which places of a list.

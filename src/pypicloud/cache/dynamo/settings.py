@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pypicloud.cache.dynamo_tables import Tables, table_names
+from pypicloud.cache.dynamo.tables import Tables, table_names
 from pypicloud.errors import SettingError
 from pypicloud.settings import BOOLEAN, INTEGER, NAMES, TEXT, EnvironSettings, Setting
 

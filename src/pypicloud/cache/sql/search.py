@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Text, and_, cast, collate, false, func, or_, true
 from sqlalchemy.dialects import mysql
 
-from pypicloud.cache.tables import PACKAGES
+from pypicloud.cache.sql.tables import PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,9 +10,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from pypicloud.cache.redis_layout import MEMBERS, PACKAGE
-from pypicloud.cache.redis_rows import texts_of
-from pypicloud.cache.redis_scripts import DISCARD, run
+from pypicloud.cache.redis_cache.layout import MEMBERS, PACKAGE
+from pypicloud.cache.redis_cache.rows import texts_of
+from pypicloud.cache.redis_cache.scripts import DISCARD, run
 from pypicloud.cache.steps import BATCH, Digest, Project, Step, digest_of
 from pypicloud.models import Package
 

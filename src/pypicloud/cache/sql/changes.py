@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, sqlite
 
-from pypicloud.cache.tables import NOTES, PACKAGES, REVISIONS, UTCDateTime
+from pypicloud.cache.sql.tables import NOTES, PACKAGES, REVISIONS, UTCDateTime
 
 #: How many values are put into one query; the smallest limit of any database is far above.
 CHUNK: Final = 500

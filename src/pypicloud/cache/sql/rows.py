@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud.cache.base import SEARCHED
-from pypicloud.cache.tables import LIMITS
+from pypicloud.cache.sql.tables import LIMITS
 from pypicloud.models import Package, parse_version
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from redis.exceptions import (
     RedisClusterException,
 )
 
-from pypicloud.cache.redis_layout import ClusterLayout, Layout
-from pypicloud.cache.redis_scripts import CLAIM, DELETE_IF, run
-from pypicloud.cache.redis_wire import (
+from pypicloud.cache.redis_cache.layout import ClusterLayout, Layout
+from pypicloud.cache.redis_cache.scripts import CLAIM, DELETE_IF, run
+from pypicloud.cache.redis_cache.wire import (
     ClusterWire,
     Wire,
     connect,

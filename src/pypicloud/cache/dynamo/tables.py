@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pypicloud.cache.dynamo_client import Dynamo, DynamoUnavailable, TableInUse, TableMissing
+from pypicloud.cache.dynamo.client import Dynamo, DynamoUnavailable, TableInUse, TableMissing
 from pypicloud.errors import BackendUnavailable, SettingError
 
 #: The index of the packages by project.
