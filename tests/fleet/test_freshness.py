@@ -37,7 +37,10 @@ PROJECTS: Final = ("one", "two", "three", "four")
 
 
 class Traffic:
-    """Writers and readers at work on random servers of a fleet, until the time is over or one of them fails."""
+    """Writers and readers at work on random servers of a fleet, until the time is over or one of them fails.
+
+    Meanwhile the cache is rebuilt again and again, which must not be seen.
+    """
 
     def __init__(self, servers: list[Server], seconds: float) -> None:
         self.history = History()
@@ -48,7 +51,7 @@ class Traffic:
 
     def run(self) -> None:
         """Let them all work. Raises what the first of them did."""
-        jobs = [self._write] * WRITERS + [self._read] * READERS
+        jobs = [self._write] * WRITERS + [self._read] * READERS + [self._rebuild]
         with ThreadPoolExecutor(len(jobs)) as pool:
             for done in [pool.submit(self._guarded, job, number) for number, job in enumerate(jobs)]:
                 done.result()
@@ -86,6 +89,12 @@ class Traffic:
                     answer = client.upload(filename, content)
                     assert answer.status == 200, answer.body
                 self.counts["overwrite" if is_there else "upload"] += 1
+
+    def _rebuild(self, rng: random.Random, clients: list[Client]) -> None:
+        while self._is_on():
+            rng.choice(clients).server.rebuild()
+            self.counts["rebuild"] += 1
+            time.sleep(0.5)
 
     def _read(self, rng: random.Random, clients: list[Client]) -> None:
         kept: dict[tuple[str, ...], tuple[str, Answer]] = {}
@@ -147,6 +156,7 @@ def test_no_server_shows_the_past(cache_world: CacheWorld, installation: Install
         traffic.run()
     print(cache_world.name, dict(traffic.counts))  # noqa: T201 - said if the test fails
     assert traffic.history.violations() == []
+    assert traffic.counts["rebuild"] >= SECONDS / 4
     for word in ("upload", "overwrite", "delete", "page 200", "page 304", "page 404", "list 200", "list 304"):
         assert traffic.counts[word] >= SECONDS / 2, (word, traffic.counts)
     assert traffic.counts["file 200"] >= SECONDS / 2

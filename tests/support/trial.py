@@ -60,7 +60,6 @@ class Trial:
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
         self._over = threading.Event()
-        self._slowest = 0.0
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
