@@ -64,7 +64,7 @@ format: .make/development ## put the source into shape
 docs: .make/development ## build the documentation to docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir docs/_build/doctrees docs docs/_build/html
 
-bench: .make/development debian ## measure the server beside others; ARGS go to benchmarks/run.py
+bench: .make/development debian emulators ## measure the server beside others; ARGS go to benchmarks/run.py
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove all that was made; pypicloud-data stays

@@ -193,9 +193,9 @@ class Cache:
     bulk: float = 1
 
 
-_SQL: Final = ("fill", "sql*", "tables")
-_REDIS: Final = ("fill", "steps", "redis_*")
-_DYNAMO: Final = ("fill", "steps", "dynamo*")
+_SQL: Final = ("fill.py", "sql/*.py")
+_REDIS: Final = ("fill.py", "steps.py", "redis_cache/*.py")
+_DYNAMO: Final = ("fill.py", "steps.py", "dynamo/*.py")
 
 SQLITE: Final = Cache("sqlite", "SQLite", _SQL, _sqlite)
 
@@ -216,7 +216,10 @@ def digest_of_code(cache: Cache) -> str:
         raise BenchError("pypicloud is not installed in this environment")
     digest = hashlib.sha256()
     for pattern in cache.code:
-        for path in sorted(Path(spec.origin).parent.glob(f"{pattern}.py")):
+        paths = sorted(Path(spec.origin).parent.glob(pattern))
+        if not paths:
+            raise BenchError(f"there is no {pattern} any more beside {spec.origin}")
+        for path in paths:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -6,6 +6,8 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 #: Why a row misses its "must" and what was tried, by row.
 _REMARKS: Final = Path(__file__).with_name("remarks.toml")
+
+#: The programs behind the caches and what they call themselves, and what speaks to them.
+_DATABASES: Final = (("postgres", "PostgreSQL"), ("mariadbd", "MariaDB"), ("redis-server", "Redis"))
+_DRIVERS: Final = ("psycopg", "PyMySQL", "redis", "boto3")
 
 _WORDS: Final = {Verdict.AIM: "yes", Verdict.MUST: "must, not aim", Verdict.MISSED: "**no**"}
 
@@ -93,7 +99,17 @@ def _facts(pypiserver: Path) -> list[tuple[str, str]]:
         ("nginx", _first_line(["nginx", "-v"], "nginx version").rpartition("/")[2]),
         ("wrk", _first_line(["wrk", "-v"], "wrk ").removeprefix("wrk ").partition(" ")[0]),
         ("pypiserver", _first_line([str(pypiserver / "bin" / "pypi-server"), "--version"], "").rpartition(" ")[2]),
+        ("databases", ", ".join(f"{name} {_version(program, name)}" for program, name in _DATABASES)),
+        ("their drivers", ", ".join(f"{driver} {version(driver)}" for driver in _DRIVERS)),
     ]
+
+
+def _version(program: str, name: str) -> str:
+    """A database's version. Debian keeps some programs where only root looks, and PostgreSQL's by version."""
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    path = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    found = re.search(r"\d+(\.\d+)+", _first_line([shutil.which(program, path=path) or "false", "--version"], name))
+    return found[0] if found else "unknown"
 
 
 def row_line(result: Result) -> str:

@@ -39,6 +39,9 @@ class PypicloudError(Exception):
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     key: ClassVar[str] = "internal"
 
+    #: In how many seconds it is worth trying again; None if nobody knows.
+    retry_after: int | None = None
+
     @property
     def message(self) -> str:
         """The sentence for the client."""
@@ -140,7 +143,7 @@ class TooLarge(PypicloudError):
 
 
 class TooManyAttempts(PypicloudError):
-    """Too many failed logins; ``retry_after`` says in how many seconds the next is looked at."""
+    """Too many failed logins; the next is looked at in ``retry_after`` seconds."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     key = "too-many-attempts"
@@ -162,6 +165,10 @@ class BackendUnavailable(PypicloudError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     key = "backend-unavailable"
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class StorageFull(PypicloudError):

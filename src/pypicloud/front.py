@@ -54,6 +54,11 @@ ABANDON_KEY: Final = "pypicloud.abandon"
 
 _PAGE: Final = "/simple/"
 
+#: How many may ask at a time how the server is, while all other threads wait for a backend that does not answer.
+CHECKUPS: Final = 4
+
+_HEALTH: Final = "/health"
+
 
 @dataclass(slots=True)
 class Answer:
@@ -136,6 +141,7 @@ class Front:
         self._wsgi = wsgi
         self._announce = announce
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._checkups = ThreadPoolExecutor(CHECKUPS, thread_name_prefix="checkup")
         self._spoolers = ThreadPoolExecutor(4, thread_name_prefix="spool")
         self._router = _router(wsgi)
         self._application: Application = self._router.registry.pypicloud
@@ -192,7 +198,8 @@ class Front:
                 LOG.info("%s %r: the body stopped coming", scope.method, scope.path)
                 protocol.response_empty(408, [("connection", "close")])
                 return
-            answer = await loop.run_in_executor(self._pool, self._call, environ)
+            pool = self._checkups if scope.path == _HEALTH else self._pool
+            answer = await loop.run_in_executor(pool, self._call, environ)
             await self._send(protocol, answer, scope.method, loop)
         except ProtocolClosed:
             LOG.info("%s %r: the client went away", scope.method, scope.path)

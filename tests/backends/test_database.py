@@ -141,6 +141,13 @@ class TestAddress:
         assert address.connect_options(make_url("mysql+pymysql://host/db"))["connect_timeout"] == 5
         assert address.connect_options(make_url("postgresql+pg8000://host/db")) == {}
 
+    def test_a_password_with_an_at_sign(self) -> None:
+        """No part of a password is shown that was not quoted as it has to be, and the cause is said."""
+        with pytest.raises(SettingError, match="%40") as caught:
+            self.read("postgresql://app:tops3@cret@host/db")
+        assert "cret" not in str(caught.value)
+        assert "cret" not in address.shown(self.read("postgresql://app:tops3@h/cret@host/db"))
+
 
 class TestStart:
     @pytest.mark.parametrize(
@@ -279,6 +286,18 @@ class TestReading:
                 proxy.cut_after(3, "answers")
                 assert ask() == 1
 
+    def test_a_silent_server_is_waited_for_once(self, opened: Open, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What has taken long in vain is not tried once more, which would take as long again."""
+        with Proxy(make_url(url).port or 0) as proxy:
+            database = opened(proxy.through(url))
+            assert database.rows("SELECT 1")[0][0] == 1
+            monkeypatch.setattr("pypicloud.database.PATIENCE", -1.0)
+            connections = proxy.connections
+            proxy.cut_after(3, "answers")
+            with pytest.raises(BackendUnavailable, match=r"^the database does not answer$"):
+                database.rows("SELECT 1")
+            assert proxy.connections == connections
+
     def test_a_server_that_is_away(self, opened: Open, url: str) -> None:
         """When the server stays away the error says no more than that, and it works again when it is back."""
         with Proxy(make_url(url).port or 0) as proxy:
@@ -399,8 +418,9 @@ class TestWriting:
     def test_a_pool_that_is_exhausted(self, opened: Open, url: str) -> None:
         """Whoever gets no connection in time gets the one error."""
         database = opened(url, pool_size="1", max_overflow="0", pool_timeout="0")
-        with database.engine.connect(), pytest.raises(BackendUnavailable, match=r"^the database does not answer$"):
-            one(database)
+        for ask in (partial(one, database), partial(database.rows, "SELECT ?", "1")):
+            with database.engine.connect(), pytest.raises(BackendUnavailable, match=r"^the database does not answer$"):
+                ask()
         assert one(database) == 1
 
 

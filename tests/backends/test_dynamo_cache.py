@@ -11,7 +11,7 @@ import pytest
 
 from pypicloud.cache.dynamo import DynamoCache
 from pypicloud.cache.rebuild import Rebuilt
-from pypicloud.errors import BackendUnavailable, TooLarge
+from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.testing.cache import NOW, CacheContract, Witness, everything, facts, package, put, until
 from pypicloud.testing.cache import stored as in_storage
 from support.dynamo import Tables, intercepted, one_loader, requests, value
@@ -107,9 +107,9 @@ class DynamoContract(CacheContract):
     def test_too_large_facts(self, cache: ICache, caplog: pytest.LogCaptureFixture) -> None:
         """Facts that no item can hold are refused by name and size; a rebuild goes past them."""
         large = package(summary="\u00dc" * 200_001)
-        with pytest.raises(TooLarge, match=r"foo-1\.0\.tar\.gz are 400\d\d\d bytes, and DynamoDB keeps 400000"):
+        with pytest.raises(InvalidUpload, match=r"foo-1\.0\.tar\.gz are 400\d\d\d bytes, and DynamoDB keeps 400000"):
             cache.save(large)
-        with pytest.raises(TooLarge, match="2048"):
+        with pytest.raises(InvalidUpload, match="2048"):
             cache.save(package(filename="x" * 2049))
         put(cache, large, package("bar"))
         assert cache.rebuild() == Rebuilt(added=1)
@@ -292,6 +292,17 @@ class DynamoContract(CacheContract):
             cache.all("foo")
         until(lambda: answers(cache))
         assert everything(cache) == in_storage(cache)
+
+    def test_health_tells_of_the_filling(self, cache: ICache, tables: Tables) -> None:
+        """A cache that has lost everything is not well before it is filled again, which the question begins."""
+        put(cache, package())
+        cache.reload_if_needed()
+        with cache.lock("fill"):
+            tables.client.delete_item(TableName=tables.packages, Key={"filename": {"S": "/note/fill"}})
+            is_healthy, message = cache.check_health()
+            assert not is_healthy
+            assert "being filled" in message
+        until(lambda: cache.check_health()[0])
 
     def test_health_tells_what_is_wrong(self, cache: ICache, tables: Tables) -> None:
         """A cache whose tables are gone is not well, and says why."""

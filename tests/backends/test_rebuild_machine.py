@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from pypicloud.cache import get_cache_impl, rebuild
-from pypicloud.cache.base import summaries
+from pypicloud.cache.choose import summaries
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache import NOW, Interrupted, everything, facts, package, request_of, stored
 from pypicloud.testing.storage import MemoryStorage

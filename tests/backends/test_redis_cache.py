@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from pypicloud.cache import base, leases
+from pypicloud.cache import leases
 from pypicloud.cache.changes import Change
+from pypicloud.cache.choose import summaries
 from pypicloud.cache.fill import is_filled
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.cache.redis_cache import RedisCache, summary_from_package
@@ -243,7 +244,7 @@ class TestRedis(OnOneServer):
         cache.is_empty()
         cache.rebuild()
         assert everything(cache) == stored(cache)
-        assert cache.summary() == base.summaries(files)
+        assert cache.summary() == summaries(files)
         healed = dump(client)
         assert _constant(healed) == _constant(whole)
 

@@ -14,7 +14,7 @@ import pytest
 from redis import RedisCluster as Client
 from redis.crc import key_slot
 
-from pypicloud.cache.base import summaries
+from pypicloud.cache.choose import summaries
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.cache.redis_cache import RedisCache
 from pypicloud.cache.redis_cache import layout as redis_layout

@@ -75,7 +75,7 @@ def cache_settings(url: str, **settings: str) -> EnvironSettings:
 )
 def test_a_url_of_no_use_is_named(configure: Callable[..., RedisCache], url: str) -> None:
     """Something that is no Redis URL stops the start, and its error says how one looks, without the password."""
-    with pytest.raises(SettingError, match=r"^db\.url = .*Write it like redis://") as caught:
+    with pytest.raises(SettingError, match=r"^db\.url = .*write it like redis://") as caught:
         configure(url)
     assert SECRET not in str(caught.value)
     assert [str(error) for error in check(cache_settings(url))[1]] == [str(caught.value)]
@@ -244,7 +244,8 @@ def test_a_missing_library_is_named() -> None:
         "except Exception as error: print(error)"
     )
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert printed == "pypi.db = 'redis': this cache needs more Python packages: pip install 'pypicloud[redis]'\n"
+    advice = "this cache needs more Python packages: pip install 'pypicloud[redis]'"
+    assert printed == f"pypi.db = 'redis' (settings): {advice}\n"
 
 
 def test_the_library_is_imported_when_it_is_needed() -> None:
@@ -323,6 +324,23 @@ def test_a_redis_that_comes_back_is_filled(configure: Callable[..., RedisCache],
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert set(cache.distinct()) == {each[1] for each in stored(cache).values()}
+
+
+def test_a_redis_that_came_back_empty_is_not_well(configure: Callable[..., RedisCache], own: RedisServer) -> None:
+    """While pages cannot be answered health says no, and the question begins the filling."""
+    cache = configure(own.url())
+    put(cache, package())
+    cache.reload_if_needed()
+    with cache.lock("fill"):
+        own.connect().flushall()
+        is_healthy, message = cache.check_health()
+        assert not is_healthy
+        assert "being filled" in message
+    deadline = time.monotonic() + 30
+    while not cache.check_health()[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert cache.distinct() == ["foo"]
 
 
 def test_a_restart_is_not_noticed(configure: Callable[..., RedisCache], own: RedisServer) -> None:

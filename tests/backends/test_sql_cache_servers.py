@@ -95,6 +95,8 @@ class OnServer(CacheContract):
                 lambda: cache.revisions(["foo", "bar", "nobody", None]),
                 lambda: cache.all("foo"),
                 lambda: cache.fetch("foo-1.0.tar.gz"),
+                lambda: cache.all("nobody"),
+                lambda: cache.fetch("nobody-1.0.tar.gz"),
                 cache.check_health,
             ]
             for ask in questions:
@@ -219,6 +221,21 @@ class OnServer(CacheContract):
         until(lambda: cache.check_health()[0])
         assert everything(cache) == stored(cache)
 
+    @pytest.mark.parametrize("gone", [TABLES, ["packages"], ["package_notes"], ["package_revisions"]])
+    def test_what_was_lost_has_another_revision(self, cache: ICache, url: str, gone: list[str]) -> None:
+        """A page kept from before a loss is not taken for that of today, which may lack what is stored no more."""
+        put(cache, package("foo"), package("bar"))
+        cache.reload_if_needed()
+        before = cache.revisions([None, "foo", "bar", "nothing"])
+        cache.storage.delete(package("bar"))
+        look(url, f"DROP TABLE {', '.join(gone)}")
+        for ask in (lambda: cache.fetch("foo-1.0.tar.gz"), cache.distinct, lambda: cache.revision(None)):
+            _answer(ask)
+        until(lambda: cache.check_health()[0])
+        after = cache.revisions([None, "foo", "bar", "nothing"])
+        assert not before.items() & after.items()
+        assert after == {name: cache.revision(name) for name in after}
+
     def test_a_cache_that_is_being_filled_says_so(self, cache: ICache, server: Callable[..., ICache]) -> None:
         """While the note says that the cache is being filled, no page is answered from half of it."""
         put(cache, package("foo"), package("bar"))
@@ -240,7 +257,9 @@ class OnServer(CacheContract):
             lambda: cache.revision("foo"),
             lambda: cache.revisions(["foo"]),
             lambda: cache.all("bar"),
+            lambda: cache.all("foo"),
             lambda: cache.fetch("bar-1.0.tar.gz"),
+            lambda: cache.fetch("foo-1.0.tar.gz"),
             cache.distinct,
             cache.summary,
             lambda: cache.search({}, "or"),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pypicloud.cache import steps
-from pypicloud.cache.base import UNCHANGED, newest_first, summaries
+from pypicloud.cache.base import UNCHANGED
 from pypicloud.cache.changes import Change, facts
+from pypicloud.cache.choose import newest_first, summaries
 from pypicloud.cache.steps import Project, Step, StepCache, digest_of
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package

@@ -16,6 +16,8 @@ import pytest
 from pypicloud.auth import FREE_FAILURES
 from pypicloud.cache.sql import SQLCache
 from pypicloud.errors import BackendUnavailable
+from pypicloud.models import Package
+from pypicloud.testing.cache import MemoryCache
 from support.builds import build_sdist, build_wheel, sdist_name, wheel_name
 from support.wire import ERROR_KEYS, form, listed, part, post, refusal, send, stored, upload_form
 from support.world import Index, basic
@@ -344,3 +346,21 @@ def test_a_disk_that_does_not_flush(index: Index, monkeypatch: pytest.MonkeyPatc
     assert failures > 0
     assert listed(index) == [WHEEL]
     assert send(index, "GET", f"/api/package/acme/{WHEEL}").body == build_wheel()
+
+
+class LostCache(MemoryCache):
+    """A cache that has lost everything."""
+
+    def all(self, name: str) -> list[Package]:
+        raise self.refill()
+
+
+def test_a_cache_that_is_being_filled_says_when_to_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """503 with Retry-After, not 404 and not the upstream; the log has a line for it, and no traceback."""
+    index = Index(tmp_path, pypi__db=f"{__name__}.LostCache", db__url=None, pypi__fallback="redirect")
+    answer = send(index, "GET", "/simple/acme/", headers={"Accept": PIP})
+    assert refusal(answer)[:2] == (503, "backend-unavailable")
+    assert "being filled" in answer.json["message"]
+    assert answer.headers["Retry-After"] == "10"
+    (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert line.exc_info is None

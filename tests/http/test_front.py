@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -286,6 +287,17 @@ def test_a_body_that_stops_coming_is_given_up(front: Front, index: Index, monkey
     asyncio.run(front.__rsgi__(scope, protocol))  # type: ignore[arg-type]
     assert protocol.status == 408
     assert not list((index.directory / "packages").glob(".upload-*"))
+
+
+def test_health_is_told_while_all_threads_wait(front: Front) -> None:
+    """However many requests wait for a backend that does not answer, who asks how the server is gets to know."""
+    over = threading.Event()
+    waiting = [front._pool.submit(over.wait, 30) for _ in range(10)]
+    try:
+        assert ask(front, "/health", None).status == 200
+        assert not any(each.done() for each in waiting)
+    finally:
+        over.set()
 
 
 def test_headers_with_underscores_stand_for_no_others() -> None:

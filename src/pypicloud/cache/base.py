@@ -13,12 +13,12 @@ import shutil
 import tempfile
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from pypicloud.cache import status
-from pypicloud.cache.fill import FILL, Watch, filled, filling, is_filled, succeeds
+from pypicloud.cache.choose import matcher, newest, queries, summaries
+from pypicloud.cache.fill import FILL, RETRY, Watch, filled, filling, is_filled, succeeds
 from pypicloud.cache.locks import held
 from pypicloud.cache.rebuild import Rebuild, Rebuilt
 from pypicloud.errors import BackendUnavailable, FileExists
@@ -30,9 +30,6 @@ from pypicloud.util import parse_filename
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from packaging.version import Version
-    from packaging_legacy.version import LegacyVersion
-
     from pypicloud.cache.changes import Change, Facts
     from pypicloud.storage.base import IStorage
 
@@ -43,17 +40,13 @@ CALCULATE_HASHES: Final = Setting(
     "Whether the sha256 and the md5 of an uploaded file are worked out and kept.",
 )
 
-#: What the caches of 1.3.12 have.
+#: A setting that the built-in caches of 1.3.12 have.
 GRACEFUL_RELOAD: Final = Setting(
     "db.graceful_reload",
     BOOLEAN,
     False,
     "Accepted, and changes nothing any more: the cache always stays usable while it is rebuilt.",
 )
-
-#: The facts a search may look into (compat.md 3.5); criteria for anything else are ignored.
-SEARCHED: Final = ("name", "summary", "version", "filename")
-
 
 #: The revision of what nobody has changed since revisions are kept.
 UNCHANGED: Final = "0"
@@ -183,6 +176,9 @@ class ICache:
         self.clear_many([found[change.filename] for change in possible if change.wanted is None and change.known])
         return {change.filename for change in possible}
 
+    def check_facts(self, package: Package) -> None:
+        """Raise :class:`InvalidUpload` for facts that this cache cannot keep; asked before the file is stored."""
+
     def is_empty(self) -> bool:
         """Whether nothing is known about any package."""
         return not self.distinct()
@@ -249,8 +245,10 @@ class ICache:
     ) -> None:
         """Keep a file with its companions in storage, then its facts here.
 
-        Raises :class:`FileExists` when there is such a file and ``replace`` is false.
+        Raises :class:`FileExists` when there is such a file and ``replace`` is false, and :class:`InvalidUpload`
+        when its facts cannot be kept.
         """
+        self.check_facts(package)
         self.storage.publish(package, data, companions or {}, replace=replace)
         self.save(package)
 
@@ -347,7 +345,8 @@ class ICache:
     def refill(self) -> BackendUnavailable:
         """Fill the cache again in the background, as it has lost everything; the error to raise until it is done."""
         self.watch.start(self._in_background().fill)
-        return BackendUnavailable("the cache is being filled from the storage; please try again in a minute")
+        message = "the cache is being filled from the storage; please try again in a minute"
+        return BackendUnavailable(message, retry_after=RETRY)
 
     def reload_from_storage(self, clear: bool = True) -> None:
         """Make the cache agree with storage; it answers all the while, whatever ``clear`` says."""
@@ -423,65 +422,6 @@ class ICache:
     @property
     def _kind(self) -> str:
         return f"{type(self).__module__}.{type(self).__qualname__}"
-
-
-def queries(criteria: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """The pieces of text to look for, by column, in lower case.
-
-    Columns that cannot be searched are left out, as are those asked for nothing while others are asked for
-    something; when nothing is left, everything matches. Only when each column is asked for nothing do they
-    stay: then ``or`` finds nothing, and ``and`` everything (compat.md 3.5).
-    """
-    found = {}
-    for column in SEARCHED:
-        if column in criteria:
-            pieces = criteria[column]
-            found[column] = [piece.lower() for piece in ([pieces] if isinstance(pieces, str) else pieces)]
-    return {column: pieces for column, pieces in found.items() if pieces} or found
-
-
-def matcher(wanted: Mapping[str, Sequence[str]], query_type: str) -> Callable[[Any], bool]:
-    """A test whether a package, or a row of the same attributes, matches what :func:`queries` gives."""
-    require = any if query_type == "or" else all
-
-    def matches(package: Any) -> bool:
-        return not wanted or any(
-            require(piece in (getattr(package, column) or "").lower() for piece in pieces)
-            for column, pieces in wanted.items()
-        )
-
-    return matches
-
-
-def version_key(package: Package) -> tuple[Version | LegacyVersion, str]:
-    """What the files of one project are sorted by: the version, then the file name."""
-    return (package.parsed_version, package.filename)
-
-
-def newest_first(packages: Iterable[Package]) -> list[Package]:
-    """The packages of one project by version, newest first, then by file name."""
-    return sorted(packages, key=version_key, reverse=True)
-
-
-def newest(packages: Iterable[Package]) -> list[Package]:
-    """The package of the newest version of each project, sorted by name."""
-    best: dict[str, Package] = {}
-    for package in packages:
-        if package.name not in best or best[package.name] < package:
-            best[package.name] = package
-    return [best[name] for name in sorted(best)]
-
-
-def summaries(packages: Iterable[Package]) -> list[dict[str, Any]]:
-    """For each project, sorted: ``name``, the newest version's ``summary``, the latest file's ``last_modified``."""
-    best: dict[str, Package] = {}
-    latest: dict[str, datetime] = {}
-    for package in packages:
-        name = package.name
-        if name not in best or version_key(best[name]) < version_key(package):
-            best[name] = package
-        latest[name] = max(latest.get(name, package.last_modified), package.last_modified)
-    return [{"name": name, "summary": best[name].summary, "last_modified": latest[name]} for name in sorted(best)]
 
 
 def _no_storage(_: Any) -> Any:

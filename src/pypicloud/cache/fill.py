@@ -23,8 +23,11 @@ FILLING: Final = "filling"
 
 _FILLED: Final = "filled "
 
-#: How many seconds pass before a failed job is begun again.
+#: How many seconds pass before a filling that failed is begun again.
 PAUSE: Final = 5.0
+
+#: In how many seconds clients may ask again while a cache is being filled.
+RETRY: Final = 10
 
 
 def filling() -> str:
@@ -43,7 +46,7 @@ def is_filled(note: str | None) -> bool:
 
 
 class Watch:
-    """What the instances of one configured cache share: whether they rely on the note, and a thread for long jobs."""
+    """What the instances of one configured cache share: whether they rely on the note, and a thread that fills it."""
 
     def __init__(self) -> None:
         self.is_on = False
@@ -51,15 +54,15 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._not_before = 0.0
 
-    def start(self, job: Callable[[], object]) -> bool:
-        """Run a job in the background, unless one is running or has failed just now; whether it was started."""
+    def start(self, job: Callable[[], object]) -> None:
+        """Run the job that fills the cache in the background, unless it is running or has failed just now."""
         with self._lock:
             is_busy = self._thread is not None and self._thread.is_alive()
             if is_busy or time.monotonic() < self._not_before:
-                return False
+                return
+            LOG.warning("The cache does not hold all that is stored; it is being filled from the storage")
             self._thread = threading.Thread(target=self._run, args=(job,), name="fill", daemon=True)
             self._thread.start()
-            return True
 
     def _run(self, job: Callable[[], object]) -> None:
         if not succeeds(job):

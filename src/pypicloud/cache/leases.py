@@ -29,8 +29,8 @@ class Leases:
     """The leases that this process holds.
 
     The service is reached through three functions, of a key and the random token that stands for this holder:
-    ``claim`` answers what tries once, each time it is called, to take the lease for ``LEASE`` seconds, and
-    says whether it did (what it has seen before it may keep in between); ``renew`` makes the lease last
+    ``claim`` answers a function that tries once to take the lease for ``LEASE`` seconds, and says whether it did;
+    that is called again and again, and may keep in mind what it has seen. ``renew`` makes the lease last
     for another ``LEASE`` seconds and says whether it still is ours; ``release`` ends it if it is ours.
     """
 
@@ -95,7 +95,7 @@ class Leases:
                 self._prolong(key, token)
 
     def _prolong(self, key: str, token: str) -> None:
-        """Renew a lease."""
+        """Renew a lease; one that was given back meanwhile is ended again."""
         try:
             is_ours = self._renew(key, token)
             if token not in self._held:

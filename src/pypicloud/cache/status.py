@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -19,14 +21,22 @@ if TYPE_CHECKING:
     from pypicloud.cache.base import ICache
     from pypicloud.cache.rebuild import Rebuilt
 
+LOG: Final = logging.getLogger(__name__)
+
 #: The key of the note.
 REBUILD: Final = "rebuild"
 
-#: How many seconds pass between two looks at how far it is.
+#: How many seconds pass before the note is written anew.
 INTERVAL: Final = 1.0
+
+#: How many seconds pass between two signs of life while there is nothing new to tell.
+BEAT: Final = 30.0
 
 #: After how long without a sign of life a rebuild counts as broken off.
 SILENCE: Final = timedelta(minutes=5)
+
+
+_Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +64,15 @@ def read(cache: ICache) -> Status:
     text = cache.note(REBUILD)
     if text is None:
         return Status("never")
-    status = msgspec.json.decode(text, type=Status)
-    if status.is_running and status.updated is not None:
-        silence = utcnow() - msgspec.convert(status.updated, type=datetime)
-        if silence > SILENCE:
-            return dataclasses.replace(status, state="interrupted")
+    try:
+        status = msgspec.json.decode(text, type=Status)
+        updated = None if status.updated is None else msgspec.convert(status.updated, type=_Moment)
+    except msgspec.MsgspecError:
+        LOG.warning("The note about the last rebuild is of no use, and counts as none: %r", text)
+        return Status("never")
+    # A time to come is that of a clock which is wrong: nobody may have to wait until then.
+    if status.is_running and updated is not None and abs(utcnow() - updated) > SILENCE:
+        return dataclasses.replace(status, state="interrupted")
     return status
 
 
@@ -69,12 +83,13 @@ class Report:
         self._cache = cache
         self._progress = progress
         self._status = Status("running", started=utcnow().isoformat())
+        self._lock = threading.Lock()
         self._next = 0.0
-        self.files = 0
+        self._files = 0
 
     def seen(self, files: int) -> None:
         """So many files have been seen so far."""
-        self.files = files
+        self._files = files
         if self._progress is not None:
             self._progress(files)
         if time.monotonic() >= self._next:
@@ -87,10 +102,28 @@ class Report:
 
     def write(self, **changes: Any) -> None:
         """Write the note."""
-        self._status = dataclasses.replace(
-            self._status, **{"files": self.files, "updated": utcnow().isoformat(), **changes}
-        )
-        self._cache.write_note(REBUILD, msgspec.json.encode(self._status).decode())
+        with self._lock:
+            self._status = dataclasses.replace(
+                self._status, **{"files": self._files, "updated": utcnow().isoformat(), **changes}
+            )
+            self._cache.write_note(REBUILD, msgspec.json.encode(self._status).decode())
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Gives a sign of life now and then, however long the storage or the cache takes for something."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                _attempt(self.write)
+
+        thread = threading.Thread(target=beat, name="rebuild status", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 def announce(cache: ICache) -> None:
@@ -104,16 +137,17 @@ def reported(cache: ICache, progress: Callable[[int], None] | None) -> Iterator[
     report = Report(cache, progress)
     report.write()
     try:
-        yield report
+        with report.beating():
+            yield report
     except Exception as error:
         message = error.message if isinstance(error, PypicloudError) else f"{type(error).__name__}; the log says more"
-        _write_failure(report, message)
+        _attempt(lambda: report.write(state="failed", error=message))
         raise
 
 
-def _write_failure(report: Report, message: str) -> None:
+def _attempt(write: Callable[[], None]) -> None:
+    """Write a note if the cache takes one: without, the rebuild will look broken off, and nothing else is wrong."""
     try:
-        report.write(state="failed", error=message)
-    except PypicloudError:
-        # The cache that failed cannot take the note either; it will look broken off.
-        return
+        write()
+    except PypicloudError as error:
+        LOG.info("How far the rebuild is cannot be noted: %s", error)

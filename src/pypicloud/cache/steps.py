@@ -13,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
 from typing import Final
 
-from pypicloud.cache.base import ICache, version_key
+from pypicloud.cache.base import ICache
+from pypicloud.cache.batches import batches
 from pypicloud.cache.changes import Change
+from pypicloud.cache.choose import version_key
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package, parse_version
 
@@ -139,8 +140,8 @@ class StepCache(ICache):
 
     def save_all(self, packages: Iterable[Package]) -> None:
         """``save`` for many; all of one project at once."""
-        for some in _batches({package.filename: package for package in packages}):
-            self._change(dict(some), {package.name for package in some.values()})
+        for some in batches({package.filename: package for package in packages}.values(), BATCH):
+            self._change({package.filename: package for package in some}, {package.name for package in some})
 
     def clear(self, package: Package) -> None:
         """Forget the package of this file name, whatever else is known about it; none is no error."""
@@ -148,8 +149,8 @@ class StepCache(ICache):
 
     def clear_many(self, packages: Iterable[Package]) -> None:
         """``clear`` for many; all of one project at once."""
-        for some in _batches({package.filename: package for package in packages}):
-            self._change(dict.fromkeys(some), {package.name for package in some.values()})
+        for some in batches({package.filename: package for package in packages}.values(), BATCH):
+            self._change({package.filename: None for package in some}, {package.name for package in some})
 
     def clear_all(self) -> None:
         """Forget everything; every page and the list of projects get a new revision."""
@@ -253,12 +254,6 @@ def _still_leaving(steps: Iterable[Step], made: set[str], changed: set[str]) -> 
             # Those that did not arrive are planned again; the others are known by their new project only.
             leaving[step.name] = {filename for filename in step.moved if filename in changed}
     return leaving
-
-
-def _batches(packages: Mapping[str, Package]) -> Iterator[dict[str, Package]]:
-    remaining = iter(packages.items())
-    while some := dict(islice(remaining, BATCH)):
-        yield some
 
 
 def _pauses() -> Iterator[float]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, MetaData, Table
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import Pool
 
 from pypicloud.database import address, schema
@@ -27,7 +29,7 @@ from pypicloud.database.engine import (
     pool_class,
     pool_options,
 )
-from pypicloud.database.failures import TableMissing, is_lost, is_passing, repeated
+from pypicloud.database.failures import MESSAGE, PATIENCE, TableMissing, is_lost, is_passing, repeated
 from pypicloud.database.locks import FileLocks, Locks, NoLocks, ServerLocks
 from pypicloud.database.reader import FileReader
 from pypicloud.errors import BackendUnavailable, SettingError
@@ -119,9 +121,15 @@ class Database:
             return self._reader.rows(query, *values)
         spelled = _spelled(query, self.engine.dialect.paramstyle)
         if self.engine.dialect.name != "sqlite":
+            begun = time.monotonic()
             try:
                 return self._raw_rows(spelled, values)
+            except NoConnectionFree as error:
+                # The long way would wait in the same queue, and as long again.
+                raise BackendUnavailable(MESSAGE) from error
             except (self.engine.dialect.loaded_dbapi.Error, DBAPIError) as error:
+                if time.monotonic() - begun > PATIENCE:
+                    raise BackendUnavailable(MESSAGE) from error
                 # The long way knows whether it is worth trying again.
                 LOG.info("A query is repeated: %s", error)
         return self.read(lambda connection: connection.exec_driver_sql(spelled, values).all())

@@ -65,15 +65,16 @@ _MYSQL: Final = {
     "write_timeout": READ_TIMEOUT,
 }
 
-#: The drivers of each kind, the preferred one first, and the extra that installs one.
+_MYSQL_DRIVERS: Final = (_Driver("mysqldb", "MySQLdb", _MYSQL), _Driver("pymysql", "pymysql", _MYSQL))
+
+#: The drivers of each kind, the preferred one first.
 _DRIVERS: Final = {
-    "postgresql": (
-        _Driver("psycopg", "psycopg", _LIBPQ),
-        _Driver("psycopg2", "psycopg2", _LIBPQ),
-    ),
-    "mysql": (_Driver("mysqldb", "MySQLdb", _MYSQL), _Driver("pymysql", "pymysql", _MYSQL)),
+    "postgresql": (_Driver("psycopg", "psycopg", _LIBPQ), _Driver("psycopg2", "psycopg2", _LIBPQ)),
+    "mysql": _MYSQL_DRIVERS,
+    "mariadb": _MYSQL_DRIVERS,
 }
-_DRIVERS_OF: Final = {**_DRIVERS, "mariadb": _DRIVERS["mysql"]}
+
+#: The extra that installs a driver of each kind.
 _EXTRAS: Final = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
 
 
@@ -100,6 +101,9 @@ def read(settings: EnvironSettings, setting: Setting[str]) -> URL:
 
 def shown(url: URL) -> str:
     """The URL without what may be secret in it."""
+    if url.password is not None and "@" in f"{url.host}{url.database}":
+        # What stands before the last one may be the end of a password.
+        return f"{url.drivername}://***"
     return url.set(query={}).render_as_string(hide_password=True)
 
 
@@ -125,7 +129,7 @@ def connect_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         options = {"check_same_thread": False}
         return options if "timeout" in url.query else {**options, "timeout": SQLITE_TIMEOUT}
-    driver = next((one for one in _DRIVERS_OF[url.get_backend_name()] if url.drivername.endswith(f"+{one.name}")), None)
+    driver = next((one for one in _DRIVERS[url.get_backend_name()] if url.drivername.endswith(f"+{one.name}")), None)
     return {key: value for key, value in (driver.options if driver else {}).items() if key not in url.query}
 
 
@@ -138,13 +142,15 @@ def _complete(address: URL) -> URL:
     if kind == "sqlite":
         _check_directory(address)
         return address
+    if "@" in (address.host or ""):
+        raise ValueError("has more than one @; in a password it is written %40 (%%40 in an ini file)")
     address = address.set(drivername=f"{kind}+{driver or _installed(kind)}")
     return address if kind == "postgresql" else _with_charset(address)
 
 
 def _installed(kind: str) -> str:
     """The name of the first driver that is installed."""
-    for driver in _DRIVERS_OF[kind]:
+    for driver in _DRIVERS[kind]:
         if find_spec(driver.module) is not None:
             return driver.name
     raise ValueError(f"it needs a driver: pip install 'pypicloud[{_EXTRAS[kind]}]'")

@@ -40,7 +40,7 @@ _LEVEL: Final = "READ COMMITTED"
 
 def make(url: URL, poolclass: type[Pool] | None, options: Mapping[str, Any], level: str) -> Engine:
     """An engine whose transactions have this isolation level; its options may be text. It connects later."""
-    engine = _engine(url, {**fixed_options(url, poolclass), **options})
+    engine = _engine(url, {**_fixed_options(url, poolclass), **options})
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     elif engine.dialect.driver == "psycopg":
@@ -79,7 +79,7 @@ def begin(engine: Engine, level: str) -> str:
     return "BEGIN"
 
 
-def fixed_options(url: URL, poolclass: type[Pool] | None) -> dict[str, Any]:
+def _fixed_options(url: URL, poolclass: type[Pool] | None) -> dict[str, Any]:
     """The options that are ours to say."""
     options: dict[str, Any] = {
         "connect_args": address.connect_options(url),
@@ -109,7 +109,7 @@ def accepted(
     settings: EnvironSettings, url: URL, poolclass: type[Pool] | None, prefix: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Those options that this engine takes, by trying each; the rest warns and is ignored (compat.md 1.1)."""
-    fixed = fixed_options(url, poolclass)
+    fixed = _fixed_options(url, poolclass)
     # Made once without the options, so that what is wrong with the URL is not put down to one of them.
     _engine(url, fixed)
     found = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         # A backend may be anybody's, and raise anything.
         reason = error.message if isinstance(error, PypicloudError) else f"{type(error).__name__}: {error}"
         raise PypicloudError(f"the rebuild failed: {reason}") from error
-    print(", ".join(f"{count} {word}" for word, count in dataclasses.asdict(rebuilt).items()))
+    print(rebuilt)
     return 0
 
 

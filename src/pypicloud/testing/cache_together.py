@@ -18,7 +18,7 @@ from pypicloud.cache import rebuild, status
 from pypicloud.cache.fill import FILL, FILLING, is_filled
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.dateutil import utcnow
-from pypicloud.errors import BackendUnavailable
+from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package
 from pypicloud.testing.cache_fixtures import (
     NOW,
@@ -122,6 +122,17 @@ class TogetherContract(CacheFixtures):
         with pytest.raises(ValueError, match="another project"):
             cache.upload("foo-1.0.tar.gz", io.BytesIO(b"new"), name="bar", version="1.0")
         assert cache.distinct() == ["foo"]
+
+    def test_what_the_cache_cannot_keep_is_not_stored(self, cache: ICache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Facts that a cache refuses are refused before the bytes are stored."""
+
+        def refuse(_: Package) -> None:
+            raise InvalidUpload("the summary is too long")
+
+        monkeypatch.setattr(cache, "check_facts", refuse)
+        with pytest.raises(InvalidUpload):
+            cache.store(package(), io.BytesIO(b"bytes"))
+        assert stored(cache) == {}
 
     def test_delete_takes_file_and_facts(self, cache: ICache) -> None:
         """A deleted package is in neither storage nor cache."""

@@ -7,7 +7,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pypicloud.cache.base import UNCHANGED, ICache, newest_first
+from pypicloud.cache.base import UNCHANGED, ICache
+from pypicloud.cache.choose import newest_first
 from pypicloud.util import normalize_name
 
 if TYPE_CHECKING:

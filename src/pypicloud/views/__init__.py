@@ -17,7 +17,7 @@ from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException, HTTPForbidden, HTTPNotFound
 from pyramid.response import Response
 
-from pypicloud.errors import Forbidden, LoginRequired, NotFound, PypicloudError, TooManyAttempts
+from pypicloud.errors import Forbidden, LoginRequired, NotFound, PypicloudError
 from pypicloud.request import PypicloudRequest
 from pypicloud.views.responses import html, json_body
 
@@ -59,7 +59,7 @@ def error_response(request: PypicloudRequest, error: PypicloudError, cause: Exce
     response = _body(request, error, reference, cause)
     reason = error.message if error.message.isascii() and error.message.isprintable() else error.status.phrase
     response.status = f"{error.status.value} {reason[:_REASON_LENGTH]}"
-    if isinstance(error, TooManyAttempts):
+    if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -96,7 +96,10 @@ def _wanted(request: PypicloudRequest) -> str:
 def _log(request: PypicloudRequest, error: PypicloudError, cause: Exception | None, reference: str) -> None:
     where = f"{request.method} {request.environ.get('PATH_INFO', '')!r}"
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        LOG.error("%s %s: %s: %s", reference, where, error.key, error, exc_info=cause or error)
+        raised = cause or error
+        # An error of ours that nothing lies behind says everything itself.
+        is_whole = isinstance(raised, PypicloudError) and raised.__cause__ is None
+        LOG.error("%s %s: %s: %s", reference, where, error.key, error, exc_info=None if is_whole else raised)
     else:
         LOG.info("%s %s: %d %s: %s", reference, where, error.status, error.key, error)
 

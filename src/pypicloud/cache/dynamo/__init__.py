@@ -18,8 +18,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Final, ParamSpec, TypeAlias, TypeVar
 
-from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache, newest_first, summaries
+from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache
 from pypicloud.cache.changes import Change
+from pypicloud.cache.choose import newest_first, summaries
 from pypicloud.cache.dynamo import settings as dynamo_settings
 from pypicloud.cache.dynamo import tables as dynamo_tables
 from pypicloud.cache.dynamo.changes import Changes, check_size
@@ -45,7 +46,7 @@ from pypicloud.cache.fill import FILL, Watch, is_filled
 from pypicloud.cache.leases import Leases
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.cache.steps import Step, StepCache
-from pypicloud.errors import BackendUnavailable, TooLarge
+from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings, Setting
 from pypicloud.util import normalize_name
@@ -212,11 +213,11 @@ class DynamoCache(StepCache):
         return text_of(self._get([item], ())[0].get(item), "text")
 
     def check_health(self) -> tuple[bool, str]:
-        """Whether DynamoDB answers for both tables."""
+        """Whether DynamoDB answers for both tables, and has not lost anything."""
         try:
-            self._get([LIST], ["-"])
+            self._look([LIST], ["-"])
         except BackendUnavailable as error:
-            LOG.exception("DynamoDB is not well")
+            LOG.exception("DynamoDB does not answer as it should")
             return False, error.message
         return True, ""
 
@@ -246,6 +247,10 @@ class DynamoCache(StepCache):
         A file whose facts are too large is left out: a rebuild must not stop at it.
         """
         return super().exchange([change for change in changes if change.wanted is None or _fits(change.wanted)])
+
+    def check_facts(self, package: Package) -> None:
+        """Raise :class:`InvalidUpload` for facts that an item cannot hold; asked before the file is stored."""
+        check_size(package)
 
     def clear_all(self) -> None:
         """Forget everything; every page and the list of projects get a new revision."""
@@ -327,7 +332,7 @@ class DynamoCache(StepCache):
 def _fits(package: Package) -> bool:
     try:
         check_size(package)
-    except TooLarge as error:
+    except InvalidUpload as error:
         LOG.warning("%s is left out: %s", package.filename, error)
         return False
     return True

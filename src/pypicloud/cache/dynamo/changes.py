@@ -34,7 +34,7 @@ from pypicloud.cache.dynamo.items import (
 )
 from pypicloud.cache.dynamo.tables import Tables
 from pypicloud.cache.steps import Project, Step
-from pypicloud.errors import BackendUnavailable, TooLarge
+from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package
 
 #: The most actions of one transaction, and the most bytes, of which there may be four million.
@@ -73,17 +73,17 @@ class _Edit:
 
 
 def check_size(package: Package) -> None:
-    """Raise :class:`TooLarge` for facts that are more than an item can hold."""
+    """Raise :class:`InvalidUpload` for facts that are more than an item can hold."""
     # A character has up to four bytes; hardly any package comes near the limit.
     is_small = 4 * (len(package.summary or "") + len(repr(package.data))) < LARGEST_ITEM // 2
     size = 0 if is_small else size_of(package_item(package))
     if size > LARGEST_ITEM:
-        raise TooLarge(
+        raise InvalidUpload(
             f"the facts about {package.filename} are {size} bytes, and DynamoDB keeps {LARGEST_ITEM}: "
             "please shorten its summary and other metadata"
         )
     if not is_key(package.filename) or not is_key(package.name):
-        raise TooLarge(f"{package.filename!r} cannot be kept: names in DynamoDB have 1 to {LARGEST_KEY} bytes")
+        raise InvalidUpload(f"{package.filename!r} cannot be kept: names in DynamoDB have 1 to {LARGEST_KEY} bytes")
 
 
 class Changes:

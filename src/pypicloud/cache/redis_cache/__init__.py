@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pypicloud.cache.base import UNCHANGED, ICache, newest_first
+from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache
+from pypicloud.cache.choose import newest_first
 from pypicloud.cache.fill import FILL, FILLING, Watch, filled, is_filled
 from pypicloud.cache.redis_cache.layout import PACKAGE, PREFIX, Layout, leases
 from pypicloud.cache.redis_cache.repair import Repair
@@ -48,12 +49,6 @@ CLUSTERED: Final = Setting(
     BOOLEAN,
     False,
     "Whether Redis is a Redis Cluster, of which db.url names any node.",
-)
-GRACEFUL_RELOAD: Final = Setting(
-    "db.graceful_reload",
-    BOOLEAN,
-    False,
-    "Accepted, and changes nothing any more: the cache always stays usable while it is rebuilt.",
 )
 
 
@@ -110,9 +105,8 @@ class RedisCache(StepCache):
         except ModuleNotFoundError as error:
             if error.name != "redis":
                 raise
-            raise SettingError(
-                DB.key, "this cache needs more Python packages: pip install 'pypicloud[redis]'", value=DB.read(settings)
-            ) from error
+            reason = "this cache needs more Python packages: pip install 'pypicloud[redis]'"
+            raise SettingError(DB.key, reason, value=DB.read(settings), source=settings.source(DB.key)) from error
         redis_start.prepare(settings, URL, is_cluster=CLUSTERED.read(settings))
 
     @classmethod
@@ -267,9 +261,10 @@ class RedisCache(StepCache):
         return self.layout.change(steps)
 
     def check_health(self) -> tuple[bool, str]:
-        """Whether Redis, or every node of the cluster, answers."""
+        """Whether Redis, or every node of the cluster, answers and has not lost anything."""
         try:
             self.note(FILL)
+            self._look(self.layout.notes(FILL))
         except BackendUnavailable as error:
             LOG.exception("Redis does not answer")
             return False, error.message

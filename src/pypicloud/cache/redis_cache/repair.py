@@ -7,9 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from pypicloud.cache.batches import batches
 from pypicloud.cache.redis_cache.layout import MEMBERS, PACKAGE
 from pypicloud.cache.redis_cache.rows import texts_of
 from pypicloud.cache.redis_cache.scripts import DISCARD, run
@@ -49,7 +49,7 @@ class Repair:
             {name: [package.filename for package in packages] for name, packages in self._files.items()}
         )
         listed = self._texts([self._layout.projects])[0]
-        for some in _batches(sorted({*self._files, *listed, *self._named()})):
+        for some in batches(sorted({*self._files, *listed, *self._named()}), BATCH):
             wrong = self._wrong(some)
             for _ in range(ATTEMPTS):
                 wrong = self._heal(wrong)
@@ -150,9 +150,3 @@ def _is_same(known: Digest | None, digest: Digest | None, files: Mapping[str, Pa
         and latest.last_modified == digest.last_modified
         and known == replace(digest, latest=known.latest)
     )
-
-
-def _batches(names: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(names)
-    while some := list(islice(remaining, BATCH)):
-        yield some

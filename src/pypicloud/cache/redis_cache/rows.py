@@ -41,7 +41,7 @@ def decoded(text: bytes) -> str:
 
 
 def text_of(text: bytes) -> str:
-    """The text, with signs of ignorance for bytes that are none."""
+    """The text, with replacement characters for bytes that are none."""
     return next(texts_of([text]), "") or text.decode(errors="replace")
 
 

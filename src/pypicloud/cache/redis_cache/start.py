@@ -74,7 +74,7 @@ def reach(settings: EnvironSettings, url: Setting[str], *, is_cluster: bool) -> 
 
 
 def _try_out(layout: Layout, *, is_cluster: bool) -> None:
-    """Read and write as the cache will do."""
+    """Read as the cache will do, and take a lock."""
     for answer in layout.wire.ask_each(b"INFO"):
         # Some providers do not allow this.
         about = _about(answer) if isinstance(answer, bytes) else {}

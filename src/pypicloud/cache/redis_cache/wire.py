@@ -217,8 +217,8 @@ def options_of(url: str, *, is_cluster: bool) -> dict[str, Any]:
         given: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # of the library
     except ValueError as error:
         # Other texts may quote a part of a password.
-        reason = str(error) if str(error).startswith(("Redis URL", "Invalid value")) else "It is no URL."
-        raise ValueError(f"{reason} Write it like redis://user:password@localhost:6379/0") from None
+        reason = str(error) if str(error).startswith(("Redis URL", "Invalid value")) else "it is no URL"
+        raise ValueError(f"{reason}; write it like redis://user:password@localhost:6379/0") from None
     # How answers are read, and what is tried again, is not for a URL to say.
     fixed = {"decode_responses": False, "protocol": 2, "driver_info": None}
     options = {**TIMEOUTS, **given, **fixed}

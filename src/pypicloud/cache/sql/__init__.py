@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from sqlalchemy import Connection, func, select
 
-from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache, matcher, newest_first, queries
-from pypicloud.cache.fill import FILL, FILLING, Watch, is_filled
+from pypicloud.cache.base import GRACEFUL_RELOAD, UNCHANGED, ICache
+from pypicloud.cache.batches import batches
+from pypicloud.cache.choose import matcher, newest_first, queries
+from pypicloud.cache.fill import FILL, Watch, is_filled
 from pypicloud.cache.sql import changes as sql_changes
-from pypicloud.cache.sql.changes import ALL_PROJECTS, among, chunks
+from pypicloud.cache.sql.changes import ALL_PROJECTS, BATCH, among
 from pypicloud.cache.sql.rows import (
     FETCH,
     NOTE,
@@ -27,7 +29,7 @@ from pypicloud.cache.sql.rows import (
     row_of,
 )
 from pypicloud.cache.sql.search import candidates
-from pypicloud.cache.sql.tables import METADATA, NOTES, PACKAGES, json_object, moment
+from pypicloud.cache.sql.tables import METADATA, NOTES, PACKAGES, REVISIONS, json_object, moment
 from pypicloud.database import Database, TableMissing
 from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package
@@ -110,12 +112,8 @@ class SQLCache(ICache):
 
     def fetch(self, filename: str) -> Package | None:
         """The package of this file name, or None."""
-        rows = self._rows(FETCH, filename) if is_storable(filename) else ()
         # A table that 1.3.12 made on MySQL finds Foo, too, where foo is asked for.
-        found = next((package for package in map(self._package, rows) if package.filename == filename), None)
-        if found is None:
-            self._expect_filled()
-        return found
+        return next((package for package in self._found(FETCH, filename) if package.filename == filename), None)
 
     def fetch_many(self, filenames: Iterable[str]) -> dict[str, Package]:
         """Those packages that exist, by file name."""
@@ -125,11 +123,7 @@ class SQLCache(ICache):
     def all(self, name: str) -> list[Package]:
         """All packages of a project, newest version first; versions that cannot be parsed come last."""
         project = normalize_name(name)
-        rows = self._rows(PROJECT, project) if is_storable(project) else ()
-        found = newest_first(package for package in map(self._package, rows) if package.name == project)
-        if not found:
-            self._expect_filled()
-        return found
+        return newest_first(package for package in self._found(PROJECT, project) if package.name == project)
 
     def everything(self) -> Iterator[Package]:
         """All packages of all projects; no connection is held while the caller works."""
@@ -154,20 +148,22 @@ class SQLCache(ICache):
             return UNCHANGED
         ((revision, note),) = self._rows(REVISION_AND_NOTE, key, FILL)
         self._check_fill(note)
-        return str(revision or UNCHANGED)
+        return str(revision or self._absent(note))
 
     def revisions(self, names: Collection[str | None]) -> dict[str | None, str | None]:
         """``revision`` for many, by name as given."""
         keys = {name: _revision_key(name) for name in names}
         found: dict[str, str] = {}
-        for some in chunks(sorted({key for key in keys.values() if is_storable(key)})):
+        note = None
+        for some in batches(sorted({key for key in keys.values() if is_storable(key)}), BATCH):
             # Of few sizes, so that the database meets the same words again and again.
             wanted = [*some, *some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))]
             places = ", ".join("?" * len(wanted))
             rows = self._rows(REVISIONS_AND_NOTE.replace("(?)", f"({places})"), *wanted, FILL)
-            self._check_fill(next((text for is_note, _, text in rows if is_note), None))
+            note = next((text for is_note, _, text in rows if is_note), None)
+            self._check_fill(note)
             found.update((name, revision) for is_note, name, revision in rows if not is_note)
-        return {name: found.get(key, UNCHANGED) for name, key in keys.items()}
+        return {name: found.get(key) or self._absent(note) for name, key in keys.items()}
 
     def search(self, criteria: Mapping[str, Iterable[str]], query_type: str) -> list[Package]:
         """The newest matching package of each project, sorted by name (compat.md 3.5)."""
@@ -200,12 +196,16 @@ class SQLCache(ICache):
         """``save`` for many, in one transaction."""
         rows = {package.filename: package for package in packages}
         for package in rows.values():
-            if reason := misfit(package, self.is_local):
-                raise InvalidUpload(reason)
+            self.check_facts(package)
         if rows:
             self._write(
                 lambda connection: sql_changes.save(connection, {name: row_of(one) for name, one in rows.items()})
             )
+
+    def check_facts(self, package: Package) -> None:
+        """Raise :class:`InvalidUpload` for facts that this database cannot keep; asked before the file is stored."""
+        if reason := misfit(package, self.is_local):
+            raise InvalidUpload(reason)
 
     def clear(self, package: Package) -> None:
         """Forget the package of this file name, whatever else is known about it; none is no error."""
@@ -279,6 +279,14 @@ class SQLCache(ICache):
 
     # Rows and packages.
 
+    def _found(self, query: str, value: str) -> list[Package]:
+        """The packages that a query finds in a cache that holds all that is stored."""
+        if not is_storable(value):
+            return []
+        rows = self._rows(query, FILL, value)
+        self._check_fill(rows[0][-1])
+        return [self._package(row[:-1]) for row in rows if row[0] is not None]
+
     def _pages(self, columns: str) -> Iterator[Sequence[Any]]:
         """The rows of all packages, page by page, the file name first."""
         query = f"SELECT {columns} FROM packages WHERE filename > ? ORDER BY filename LIMIT {PAGE}"  # noqa: S608
@@ -292,7 +300,7 @@ class SQLCache(ICache):
 
     def _fetched(self, connection: Connection, filenames: Collection[str]) -> dict[str, Package]:
         found = {}
-        for some in chunks(sorted(filenames)):
+        for some in batches(sorted(filenames), BATCH):
             for row in connection.execute(select(PACKAGES).where(among(connection, PACKAGES.c.filename, some))):
                 if row.filename in filenames:
                     found[row.filename] = self._package(row)
@@ -337,8 +345,8 @@ class SQLCache(ICache):
         """Make tables again that somebody dropped, and say that the cache is being filled, if anybody relies on it."""
         LOG.warning("The tables of the cache are gone; they are made again")
         # First of all, so that nobody takes an empty table for a cache that holds everything.
-        self.database.create(METADATA, [NOTES])
-        self.database.write(lambda connection: sql_changes.write_note(connection, FILL, FILLING))
+        self.database.create(METADATA, [NOTES, REVISIONS])
+        self.database.write(sql_changes.begin_anew)
         self.database.create(METADATA)
         if self.watch.is_on:
             raise self.refill()
@@ -346,6 +354,10 @@ class SQLCache(ICache):
     def _check_fill(self, note: str | None) -> None:
         if self.watch.is_on and not is_filled(note):
             raise self.refill()
+
+    def _absent(self, note: str | None) -> str:
+        """The revision of what has none: what was lost and filled again is something else than it was before."""
+        return (note if self.watch.is_on else None) or UNCHANGED
 
     def _expect_filled(self) -> None:
         """Raise what says that the cache is being filled, if it is."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -32,10 +31,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, sqlite
 
+from pypicloud.cache.batches import batches
+from pypicloud.cache.fill import FILL, FILLING
 from pypicloud.cache.sql.tables import NOTES, PACKAGES, REVISIONS, UTCDateTime
 
 #: How many values are put into one query; the smallest limit of any database is far above.
-CHUNK: Final = 500
+BATCH: Final = 500
 
 #: The row of ``package_revisions`` that stands for the list of projects.
 ALL_PROJECTS: Final = ""
@@ -94,7 +95,7 @@ def apply(
     left |= {owners[name] for name, row in saved.items() if name in owners and owners[name] != row["name"]}
     comes = bool(new - existing(connection, new))
     upsert(connection, PACKAGES, [saved[filename] for filename in sorted(saved)])
-    for some in chunks(dropped):
+    for some in batches(dropped, BATCH):
         connection.execute(delete(PACKAGES).where(among(connection, PACKAGES.c.filename, some)))
     if comes or left - existing(connection, left):
         renew(connection, [ALL_PROJECTS], token)
@@ -122,6 +123,12 @@ def renew(connection: Connection, names: Iterable[str], token: str) -> None:
 def write_note(connection: Connection, key: str, text: str) -> None:
     """Keep a note."""
     upsert(connection, NOTES, [{"name": key, "text": text}])
+
+
+def begin_anew(connection: Connection) -> None:
+    """Say that the cache has yet to be filled, and forget all revisions: what they were of may be lost."""
+    write_note(connection, FILL, FILLING)
+    connection.execute(delete(REVISIONS))
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -165,7 +172,7 @@ def _json(connection: Connection, table: Table, rows: Sequence[Row]) -> str:
 def owners_of(connection: Connection, filenames: Iterable[str]) -> dict[str, str]:
     """The projects that these files belong to, as far as they exist."""
     found: dict[str, str] = {}
-    for some in chunks(filenames):
+    for some in batches(filenames, BATCH):
         query = select(PACKAGES.c.filename, PACKAGES.c.name)
         rows = connection.execute(query.where(among(connection, PACKAGES.c.filename, some)))
         found.update((filename, name) for filename, name in rows)
@@ -175,7 +182,7 @@ def owners_of(connection: Connection, filenames: Iterable[str]) -> dict[str, str
 def existing(connection: Connection, names: Iterable[str]) -> set[str]:
     """Those of these projects that have a file."""
     found: set[str] = set()
-    for some in chunks(names):
+    for some in batches(names, BATCH):
         query = select(PACKAGES.c.name).distinct()
         found.update(connection.scalars(query.where(among(connection, PACKAGES.c.name, some))))
     return found
@@ -186,13 +193,6 @@ def among(connection: Connection, column: Column[Any], values: Sequence[str]) ->
     if connection.dialect.name == "postgresql":
         return column == any_(literal(values, ARRAY(Text)))
     return column.in_(values)
-
-
-def chunks(values: Iterable[str]) -> Iterator[list[str]]:
-    """The values in portions that fit into one query each."""
-    remaining = iter(values)
-    while chunk := list(islice(remaining, CHUNK)):
-        yield chunk
 
 
 def _token() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pypicloud.cache.base import SEARCHED
+from pypicloud.cache.choose import SEARCHED
 from pypicloud.cache.sql.tables import LIMITS
 from pypicloud.models import Package, parse_version
 
@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # The words of ``PACKAGES``, ``REVISIONS`` and ``NOTES`` for :meth:`pypicloud.database.Database.rows`.
-FETCH: Final = "SELECT filename, name, version, last_modified, summary, data FROM packages WHERE filename = ?"
-PROJECT: Final = "SELECT filename, name, version, last_modified, summary, data FROM packages WHERE name = ?"
+# Rows come with a note, seen at the same moment, that says what it means if there are few or none; of that alone
+# there is one row at least.
+_ROWS_AND_NOTE: Final = (
+    "SELECT filename, name, version, last_modified, summary, data, note "
+    "FROM (SELECT (SELECT text FROM package_notes WHERE name = ?) AS note) AS notes LEFT JOIN packages ON "
+)
+FETCH: Final = f"{_ROWS_AND_NOTE} filename = ?"
+PROJECT: Final = f"{_ROWS_AND_NOTE} name = ?"
 REVISION_AND_NOTE: Final = (
     "SELECT (SELECT revision FROM package_revisions WHERE name = ?), (SELECT text FROM package_notes WHERE name = ?)"
 )
