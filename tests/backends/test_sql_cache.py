@@ -122,8 +122,8 @@ class TestSQLiteFile(OnSQLite):
         assert facts(found) == facts(Package("foo", "1.0", row[0], time, "Good", uploader="me", path="x"))
         assert [cache.revision(name) for name in ("foo", None)] == [cache.note("fill")] * 2
         cache.save(package("bar"))
-        assert cache.revision("foo") == "0"
-        assert "0" not in {cache.revision("bar"), cache.revision(None)}
+        assert cache.revision("foo") == cache.note("fill")
+        assert cache.note("fill") not in {cache.revision("bar"), cache.revision(None)}
         assert look(path, "SELECT * FROM packages WHERE name = 'foo'") == [row]
         assert look(path, "SELECT sql FROM sqlite_master WHERE tbl_name = 'packages' ORDER BY name") == schema
 

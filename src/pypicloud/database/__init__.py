@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, MetaData, Table
@@ -54,6 +55,8 @@ class Database:
         self._locks = locks
         self._begin = begin
         self._reader = FileReader(engine.url) if address.is_sqlite_file(engine.url) else None
+        # An SQLite file has one writer at a time, and who waits for it inside SQLite waits too long.
+        self._turn = nullcontext() if self._reader is None else threading.Lock()
         self._inherited: list[Any] = []
 
     @classmethod
@@ -168,7 +171,7 @@ class Database:
         """
 
         def once() -> T:
-            with self.engine.connect() as connection:
+            with self._turn, self.engine.connect() as connection:
                 connection.exec_driver_sql(self._begin)
                 try:
                     result = work(connection)
@@ -198,6 +201,9 @@ class Database:
             # They are kept, as some drivers say goodbye to the server when one is thrown away.
             self._inherited += [self.engine.pool, *self._locks.after_fork()]
             self.engine.dispose(close=False)
+        if self._reader is not None:
+            # A thread of the parent may have had its turn.
+            self._turn = threading.Lock()
 
     def close(self) -> None:
         """Close every connection: those that somebody is using, as soon as they are given back."""
