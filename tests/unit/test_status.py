@@ -35,7 +35,7 @@ def test_a_note_of_no_use_counts_as_none(note: str, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize(
-    ("minutes", "state"), [(0, "running"), (-4, "running"), (-6, "interrupted"), (4, "running"), (6, "interrupted")]
+    ("minutes", "state"), [(0, "running"), (-1, "running"), (-3, "interrupted"), (1, "running"), (3, "interrupted")]
 )
 def test_a_rebuild_without_a_sign_of_life_was_broken_off(minutes: int, state: str) -> None:
     """Neither a server that was killed nor one whose clock is fast keeps the others from rebuilding."""

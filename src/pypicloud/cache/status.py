@@ -33,7 +33,7 @@ INTERVAL: Final = 1.0
 BEAT: Final = 30.0
 
 #: After how long without a sign of life a rebuild counts as broken off.
-SILENCE: Final = timedelta(minutes=5)
+SILENCE: Final = timedelta(minutes=2)
 
 
 _Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
