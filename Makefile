@@ -44,7 +44,7 @@ test: .make/development debian clients emulators ## check and test everything: a
 	@$(MAKE) --no-print-directory lint wheel
 	@$(BIN)/coverage erase
 	PYPICLOUD_WHEEL="$$(echo $(CURDIR)/dist/*.whl)" PYPICLOUD_CLIENTS="$(CURDIR)/.make/clients/bin" \
-		$(BIN)/coverage run -m pytest -n $(WORKERS)
+		$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@# What a killed server leaves half-written cannot be counted.
 	@rm -f .coverage.*

@@ -7,6 +7,7 @@ that stops, kills or pauses one starts its own.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from support.services.mariadb import MariaDB
     from support.services.postgres import Postgres
     from support.services.redis_server import RedisCluster, RedisServer
+
+# Applications made by tests have no end at which they would close their files, and there are many.
+_, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 
 # The contracts are part of the package, and their failures must be as readable as those of the tests.
 pytest.register_assert_rewrite("pypicloud.testing", "support")

@@ -167,8 +167,10 @@ class History(RuleBasedStateMachine):
         cache.exchange = crash
         with contextlib.suppress(Crash):
             cache.rebuild()
-        self.rows = everything(self.request())
-        assert all(row == self.files.get(name, row) or before for name, row in self.rows.items() if name in self.files)
+        found = everything(self.request())
+        assert all(name in found for name in self.rows if name in self.files or before)
+        assert all(row in (self.rows.get(name), self.files.get(name)) for name, row in found.items())
+        self.rows = found
 
     @precondition(lambda self: self.files)
     @rule(data=st.data())

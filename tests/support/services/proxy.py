@@ -118,8 +118,8 @@ class Proxy:
             self._server.close()
         self._cut()
         self._flowing.set()
-        # What passes data on ends by itself now.
-        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        # What passes data on ends by itself now, some of it in the middle of writing.
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.connections += 1
