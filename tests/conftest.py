@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from support.services.redis_server import RedisCluster, RedisServer
 
 # Applications made by tests have no end at which they would close their files, and there are many.
-_, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+if files < most_files:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 
 # The contracts are part of the package, and their failures must be as readable as those of the tests.
 pytest.register_assert_rewrite("pypicloud.testing", "support")

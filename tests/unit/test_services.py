@@ -64,14 +64,14 @@ def test_pause_stops_everything(postgres: Postgres) -> None:
     try:
         connection.send_query(b"SELECT 1")
         connection.flush()
-        assert not answers(connection, 0.3)
+        assert not has_answer(connection, 0.3)
     finally:
         postgres.resume()
-    assert answers(connection, 10)
+    assert has_answer(connection, 10)
     connection.finish()
 
 
-def answers(connection: psycopg.pq.PGconn, seconds: float) -> bool:
+def has_answer(connection: psycopg.pq.PGconn, seconds: float) -> bool:
     """Whether there is something to read within so many seconds."""
     poll = select.poll()
     poll.register(connection.socket, select.POLLIN)
