@@ -64,17 +64,17 @@ def test_pause_stops_everything(postgres: Postgres) -> None:
     try:
         connection.send_query(b"SELECT 1")
         connection.flush()
-        assert not has_answer(connection, 0.3)
+        assert not has_answer(connection.socket, 0.3)
     finally:
         postgres.resume()
-    assert has_answer(connection, 10)
+    assert has_answer(connection.socket, 10)
     connection.finish()
 
 
-def has_answer(connection: psycopg.pq.PGconn, seconds: float) -> bool:
+def has_answer(descriptor: int, seconds: float) -> bool:
     """Whether there is something to read within so many seconds."""
     poll = select.poll()
-    poll.register(connection.socket, select.POLLIN)
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 
