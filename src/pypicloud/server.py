@@ -9,9 +9,11 @@ import logging.config
 import os
 import resource
 import secrets
+import signal
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final, cast
@@ -107,15 +109,40 @@ def run(arguments: argparse.Namespace) -> int:
         http1_settings=HTTP1Settings(max_buffer_size=MAX_HEADERS),
         http2_settings=HTTP2Settings(max_headers_size=MAX_HEADERS),
     )
-    loader = functools.partial(
-        _load,
-        str(config),
-        arguments.threads,
-        arguments.log_format,
-        f"{scheme}://{_shown_host(arguments.host)}:{arguments.port}",
-    )
-    server.serve(target_loader=cast("Any", loader), wrap_loader=False)
-    return 0
+    url = f"{scheme}://{_shown_host(arguments.host)}:{arguments.port}"
+    with tempfile.TemporaryDirectory(prefix="pypicloud-") as directory:
+        beginning = Beginning(directory)
+        loader = functools.partial(_load, str(config), arguments.threads, arguments.log_format, url, beginning)
+        server.serve(target_loader=cast("Any", loader), wrap_loader=False)
+        return 1 if beginning.has_failed else 0
+
+
+class Beginning:
+    """The first start, as the workers and their parent know it.
+
+    Until one worker serves, one that cannot start ends them all; after that it is started again, however
+    long what it needs is away.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._served = Path(directory, "served")
+        self._failed = Path(directory, "failed")
+        self._parent = os.getpid()
+
+    def serve(self) -> None:
+        """Note, in a worker, that it serves."""
+        self._served.touch()
+
+    def fail(self) -> None:
+        """Note, in a worker, that it cannot start."""
+        if not self._served.exists():
+            self._failed.touch()
+            os.kill(self._parent, signal.SIGTERM)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no worker ever served."""
+        return self._failed.exists()
 
 
 def _check_certificate(cert: Path | None, key: Path | None) -> None:
@@ -171,21 +198,23 @@ def _most_connections() -> int:
     return min(soft, MOST_FILES) // 2 if soft != resource.RLIM_INFINITY else MOST_FILES // 2
 
 
-def _load(config: str, threads: int, log_format: str | None, url: str) -> Front:
+def _load(config: str, threads: int, log_format: str | None, url: str, beginning: Beginning) -> Front:
     """The front, made in a worker process."""
     _set_up_logging(config, log_format)
     try:
         app = plaster.get_loader(config, protocols=["wsgi"]).get_wsgi_app()
-        return Front(app, threads, functools.partial(_announce, url))
+        return Front(app, threads, functools.partial(_announce, url, beginning))
     except PypicloudError as error:
         # What clients are not told, the operator must know: the driver's own words, without the query.
         cause = (
             str(error.__cause__).partition("\n")[0] if error.__cause__ and not isinstance(error, SettingError) else ""
         )
+        beginning.fail()
         sys.exit(f"pypicloud: {error}" + (f": {cause}" if cause else ""))
 
 
-def _announce(url: str) -> None:
+def _announce(url: str, beginning: Beginning) -> None:
+    beginning.serve()
     print(  # noqa: T201 - this is the command's output
         f"Serving at {url}/\n  pip config set global.index-url {url}/simple/\n  export UV_DEFAULT_INDEX={url}/simple/",
         flush=True,

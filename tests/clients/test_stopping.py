@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import http.client
 import random
+import socket
 import time
 from contextlib import closing
 from pathlib import Path
 
 from support.builds import build_wheel, wheel_name
-from support.live import Installation, form, serving, write_config
+from support.live import Installation, form, free_port, launched, serving, write_config
 from support.world import basic
 
 NAME = "slow"
@@ -76,6 +77,20 @@ def test_stopping_is_bounded(installation: Installation, tmp_path: Path) -> None
             server.process.wait(30)
             assert 1.5 < time.monotonic() - before < 10
     assert not server.stored(NAME, "2.0", "").exists()
+
+
+def test_a_start_that_fails_slowly_is_not_tried_for_ever(installation: Installation, tmp_path: Path) -> None:
+    """A server whose cache does not answer says so and ends with status 1, however long that takes to find out."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0?socket_timeout=6"
+        config = write_config(tmp_path, pypi__db="redis", db__url=url)
+        command = installation.command("pypicloud", "serve", config, "--port", str(port))
+        with launched(command, port, tmp_path) as server:
+            assert server.process.wait(50) == 1
+            printed = server.log.read_text()
+    assert printed.count("pypicloud: db.url") == 1
+    assert "this Redis cannot be used: Timeout" in printed
 
 
 def test_idle_server_stops_at_once(installation: Installation, tmp_path: Path) -> None:
