@@ -16,47 +16,13 @@ import pytest
 from pypicloud.cache import leases
 from pypicloud.cache.dynamo import DynamoCache
 from pypicloud.testing.cache import package, until
-from support.dynamo import STORAGE, Tables, one_loader, started
+from support.dynamo import STORAGE, Tables, started
 from support.services.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.services.aws import MiniStack
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_clients() -> Iterator[None]:
-    """Clients are made quickly."""
-    with one_loader():
-        yield
-
-
-@pytest.fixture
-def settings(ministack: MiniStack) -> dict[str, str]:
-    """The settings of a cache without tables."""
-    return ministack.settings()
-
-
-@pytest.fixture
-def tables(settings: dict[str, str]) -> Iterator[Tables]:
-    """A look into its tables."""
-    tables = Tables(settings)
-    yield tables
-    tables.client.close()
-
-
-@pytest.fixture
-def server(settings: dict[str, str]) -> Iterator[Callable[..., DynamoCache]]:
-    """A server that has started."""
-    with started(settings) as server:
-        yield server
-
-
-@pytest.fixture
-def cache(server: Callable[..., DynamoCache]) -> DynamoCache:
-    """The cache of a request."""
-    return server()
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import botocore.endpoint
 import pytest
 
 from pypicloud.cache import dynamo
@@ -16,7 +14,7 @@ from pypicloud.cache.dynamo.items import RECENT
 from pypicloud.cache.fill import FILL, filled
 from pypicloud.errors import BackendUnavailable
 from pypicloud.testing.cache import facts, package, put
-from support.dynamo import intercepted, one_loader, refused, requests, said, started
+from support.dynamo import intercepted, refused, requests, said, started
 from support.live import free_port
 from support.services.proxy import Proxy
 
@@ -25,38 +23,6 @@ if TYPE_CHECKING:
 
     from pypicloud.cache.steps import Step
     from support.services.aws import MiniStack
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_clients() -> Iterator[None]:
-    """Clients are made quickly."""
-    with one_loader():
-        yield
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boto does not wait before it tries again."""
-    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None))
-
-
-@pytest.fixture
-def settings(ministack: MiniStack) -> dict[str, str]:
-    """The settings of a cache without tables."""
-    return ministack.settings()
-
-
-@pytest.fixture
-def server(settings: dict[str, str]) -> Iterator[Callable[..., DynamoCache]]:
-    """A server that has started."""
-    with started(settings) as server:
-        yield server
-
-
-@pytest.fixture
-def cache(server: Callable[..., DynamoCache]) -> DynamoCache:
-    """The cache of a request."""
-    return server()
 
 
 # The index lags

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import boto3
-import botocore.endpoint
 import pytest
 
 from pypicloud.cache.dynamo import DynamoCache
@@ -19,53 +17,13 @@ from pypicloud.cache.dynamo.client import Dynamo
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache import package, put
-from support.dynamo import STORAGE, Tables, intercepted, one_loader, refused, said, started
+from support.dynamo import STORAGE, Tables, intercepted, refused, said, started
 from support.live import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from support.services.aws import MiniStack
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_clients() -> Iterator[None]:
-    """Clients are made quickly."""
-    with one_loader():
-        yield
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boto does not wait before it tries again."""
-    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None))
-
-
-@pytest.fixture
-def settings(ministack: MiniStack) -> dict[str, str]:
-    """The settings of a cache without tables."""
-    return ministack.settings()
-
-
-@pytest.fixture
-def tables(settings: dict[str, str]) -> Iterator[Tables]:
-    """A look into its tables."""
-    tables = Tables(settings)
-    yield tables
-    tables.client.close()
-
-
-@pytest.fixture
-def server(settings: dict[str, str]) -> Iterator[Callable[..., DynamoCache]]:
-    """A server that has started."""
-    with started(settings) as server:
-        yield server
-
-
-@pytest.fixture
-def cache(server: Callable[..., DynamoCache]) -> DynamoCache:
-    """The cache of a request."""
-    return server()
 
 
 @pytest.mark.parametrize(
