@@ -16,6 +16,7 @@ import msgspec
 
 from pypicloud.dateutil import utcnow
 from pypicloud.errors import PypicloudError
+from pypicloud.heartbeat import beating
 
 if TYPE_CHECKING:
     from pypicloud.cache.base import ICache
@@ -108,22 +109,10 @@ class Report:
             )
             self._cache.write_note(REBUILD, msgspec.json.encode(self._status).decode())
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Gives a sign of life now and then, however long the storage or the cache takes for something."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(BEAT):
-                _attempt(self.write)
-
-        thread = threading.Thread(target=beat, name="rebuild status", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def beat(self) -> bool:
+        """Give a sign of life, however long the storage or the cache takes for something; there will be more."""
+        _attempt(self.write)
+        return True
 
 
 def announce(cache: ICache) -> None:
@@ -137,7 +126,7 @@ def reported(cache: ICache, progress: Callable[[int], None] | None) -> Iterator[
     report = Report(cache, progress)
     report.write()
     try:
-        with report.beating():
+        with beating(BEAT, report.beat, "rebuild status"):
             yield report
     except Exception as error:
         message = error.message if isinstance(error, PypicloudError) else f"{type(error).__name__}; the log says more"

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -24,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pypicloud.database.engine import close
 from pypicloud.database.failures import is_lost, is_passing, repeated
 from pypicloud.errors import BackendUnavailable
+from pypicloud.heartbeat import beating
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -73,7 +75,7 @@ class ServerLocks:
         scope = f"{self._engine.url.database} {key}"
         connection = repeated(lambda: self._taken(scope), is_passing)
         try:
-            with _renewed(connection):
+            with beating(LEASE / RENEWALS, partial(_renew, connection), "lock"):
                 yield
         finally:
             try:
@@ -140,26 +142,14 @@ def _digest(scope: str) -> bytes:
     return hashlib.sha256(scope.encode("utf-8", "surrogatepass")).digest()
 
 
-@contextmanager
-def _renewed(connection: Connection) -> Iterator[None]:
-    """Gives the server a sign of life now and then, for as long as the block lasts."""
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(LEASE / RENEWALS):
-            try:
-                connection.exec_driver_sql("SELECT 1").close()
-            except SQLAlchemyError:
-                LOG.warning("The connection that holds a lock is lost", exc_info=True)
-                return
-
-    thread = threading.Thread(target=renew, name="lock", daemon=True)
-    thread.start()
+def _renew(connection: Connection) -> bool:
+    """Give the server a sign of life; whether it took it."""
     try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        connection.exec_driver_sql("SELECT 1").close()
+    except SQLAlchemyError:
+        LOG.warning("The connection that holds a lock is lost", exc_info=True)
+        return False
+    return True
 
 
 class FileLocks:
