@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: The companions there are: core metadata (PEP 658) and provenance (PEP 740).
-COMPANION_KINDS: Final = ("metadata", "provenance")
+#: The companions there are, core metadata (PEP 658) and provenance (PEP 740), and the facts that have their sha256.
+COMPANION_FACTS: Final = {"metadata": "core_metadata", "provenance": "provenance"}
+COMPANION_KINDS: Final = tuple(COMPANION_FACTS)
 
 #: A published file never changes under its name (standards.md 1.5).
 IMMUTABLE: Final = "max-age=365000000, immutable"
@@ -165,6 +166,11 @@ class IStorage:
 
     # Optional powers
 
+    def stored(self, package: Package, factory: Callable[..., Package] = Package) -> Package | None:
+        """What :meth:`list` would give for this file at this moment; None if there is no such file."""
+        found = (each for each in self.list(factory) if each.filename == package.filename)
+        return next((each for each in found if each.name == package.name), None)
+
     def publish(
         self,
         package: Package,
@@ -198,12 +204,9 @@ class IStorage:
         """The file on this machine that holds the bytes; None if there is no such file."""
         return None
 
-    @contextlib.contextmanager
-    def open_range(self, package: Package, start: int, stop: int) -> Iterator[BinaryIO]:
+    def open_range(self, package: Package, start: int, stop: int) -> AbstractContextManager[BinaryIO]:
         """The bytes ``start`` up to, not including, ``stop`` as a stream."""
-        with self.open(package) as stream:
-            skip(stream, start)
-            yield cast("BinaryIO", io.BufferedReader(Slice(stream, stop - start)))
+        return _part(self.open(package), start, stop)
 
     def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
         """Keep a small object beside a stored file, replacing one of the same kind."""
@@ -216,6 +219,13 @@ class IStorage:
     def update_metadata(self, package: Package) -> None:
         """Rewrite the facts that are stored with a file, and leave its bytes as they are."""
         raise NotSupported(f"the configured storage cannot change the facts of {package.filename!r}")
+
+
+@contextlib.contextmanager
+def _part(opened: AbstractContextManager[BinaryIO], start: int, stop: int) -> Iterator[BinaryIO]:
+    with opened as stream:
+        skip(stream, start)
+        yield cast("BinaryIO", io.BufferedReader(Slice(stream, stop - start)))
 
 
 def is_segment(text: str) -> bool:

@@ -127,6 +127,14 @@ class FileStorage(IStorage):
         """Every stored package."""
         return tree.Reading(self.directory, factory, self.unreadable).packages()
 
+    def stored(self, package: Package, factory: Callable[..., Package] = Package) -> Package | None:
+        """What is listed for a file."""
+        try:
+            path = self.get_path(package)
+        except InvalidUpload:
+            return None
+        return tree.Reading(self.directory, factory, self.unreadable).package(path)
+
     def open(self, package: Package) -> BinaryIO:
         """The file, open for reading."""
         with missing_is_not_found(package):

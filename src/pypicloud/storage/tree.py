@@ -26,7 +26,7 @@ from pypicloud.dateutil import utcfromtimestamp
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import METADATA_FIELDS, Package
 from pypicloud.storage import disk
-from pypicloud.storage.base import COMPANION_KINDS, is_segment
+from pypicloud.storage.base import COMPANION_FACTS, COMPANION_KINDS, is_segment
 from pypicloud.util import ALL_EXTENSIONS
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ TAKEN_ENDS: Final = (FACTS_END, *(f".{kind}" for kind in COMPANION_KINDS))
 TEXTS: Final = (*(field for field in METADATA_FIELDS if field != "summary"), "summary")
 
 #: Keys that say which file, where, or how big: path and bytes tell, whatever somebody wrote down.
-NOT_FACTS: Final = frozenset({"self", "name", "version", "filename", "last_modified", "size", "core_metadata", "path"})
+NOT_FACTS: Final = frozenset(
+    {"self", "name", "version", "filename", "last_modified", "size", "path", *COMPANION_FACTS.values()}
+)
 
 
 def next_facts(path: str) -> str:
@@ -113,6 +115,22 @@ class Reading:
             else:
                 self._stray(project.path)
 
+    def package(self, path: str) -> Package | None:
+        """The package at a path; None if there is no file."""
+        directory, filename = os.path.split(path)
+        project, version = os.path.split(directory)
+        try:
+            with disk.locked(project, shared=True), os.scandir(directory) as found:
+                entries = {entry.name: entry for entry in found if filename in entry.name}
+                is_there = filename in entries and entries[filename].is_file()
+                return (
+                    self._package(os.path.basename(project), version, entries[filename], entries) if is_there else None
+                )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BackendUnavailable(f"the file {filename!r} cannot be read at the moment") from error
+
     def _project(self, project: os.DirEntry[str]) -> list[Package]:
         """The packages of one project, read while nobody changes it."""
         found: list[Package] = []
@@ -161,9 +179,10 @@ class Reading:
             facts = read_facts(beside[after].path)
         elif entry.name + FACTS_END in beside:
             facts = read_facts(entry.path + FACTS_END)
-        companion = beside.get(entry.name + COMPANION_ENDS["metadata"])
-        if companion is not None and companion.stat().st_mtime_ns == stat.st_mtime_ns:
-            facts["core_metadata"] = hashlib.sha256(disk.read(companion.path)).hexdigest()
+        for kind, fact in COMPANION_FACTS.items():
+            companion = beside.get(entry.name + COMPANION_ENDS[kind])
+            if companion is not None and companion.stat().st_mtime_ns == stat.st_mtime_ns:
+                facts[fact] = hashlib.sha256(disk.read(companion.path)).hexdigest()
         return self._factory(name, version, entry.name, utcfromtimestamp(stat.st_mtime), size=stat.st_size, **facts)
 
     def _has_sound_name(self, entry: os.DirEntry[str]) -> bool:

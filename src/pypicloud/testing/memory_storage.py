@@ -15,12 +15,15 @@ from typing import Any, BinaryIO, Final
 from pypicloud.errors import FileExists, PackageNotFound
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage.base import NO_COMPANIONS, IStorage, check_segments
+from pypicloud.storage.base import COMPANION_FACTS, NO_COMPANIONS, IStorage, check_segments
 
 #: Which file is meant: name, version, file name.
 Key = tuple[str, str, str]
 
 _CHANGING: Final = threading.Lock()
+
+#: What the bytes themselves tell, and those of the companions.
+NOT_TOLD: Final = {"size", "path", *COMPANION_FACTS.values()}
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,12 @@ class MemoryStorage(IStorage):
 
     def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
         """Every stored package."""
-        for (name, version, filename), stored in list(self.files.items()):
-            facts = copy.deepcopy(dict(stored.facts))
-            if "metadata" in stored.companions:
-                facts["core_metadata"] = hashlib.sha256(stored.companions["metadata"]).hexdigest()
-            yield factory(
-                name, version, filename, stored.last_modified, summary=stored.summary, size=len(stored.content), **facts
-            )
+        return (_listed(key, stored, factory) for key, stored in list(self.files.items()))
+
+    def stored(self, package: Package, factory: Callable[..., Package] = Package) -> Package | None:
+        """What is listed for a file."""
+        stored = self.files.get(_key(package))
+        return None if stored is None else _listed(_key(package), stored, factory)
 
     def upload(self, package: Package, datastream: BinaryIO) -> None:
         """Store a file, replacing what is there under its name."""
@@ -117,7 +119,17 @@ def _key(package: Package) -> Key:
     return (package.name, package.version, package.filename)
 
 
+def _listed(key: Key, stored: StoredFile, factory: Callable[..., Package]) -> Package:
+    name, version, filename = key
+    facts = copy.deepcopy(dict(stored.facts))
+    for kind, fact in COMPANION_FACTS.items():
+        if kind in stored.companions:
+            facts[fact] = hashlib.sha256(stored.companions[kind]).hexdigest()
+    size = len(stored.content)
+    return factory(name, version, filename, stored.last_modified, summary=stored.summary, size=size, **facts)
+
+
 def _facts(package: Package) -> dict[str, Any]:
     """What a package says of itself, without what the bytes themselves tell."""
-    told = {key: value for key, value in package.data.items() if key not in {"size", "core_metadata", "path"}}
+    told = {key: value for key, value in package.data.items() if key not in NOT_TOLD}
     return copy.deepcopy(told)

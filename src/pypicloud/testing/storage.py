@@ -215,6 +215,21 @@ class StorageContract(DownloadContract):
         assert (listed.name, listed.version) == (package.name, version)
         assert self.content(storage, listed) == CONTENT
 
+    def test_one_file(self, storage: IStorage) -> None:
+        """What is stored of one file is what the listing has of it, without its neighbours."""
+        package = make_package(summary="s", requires_python=">=3", yanked="broken")
+        neighbour = make_package(filename="foo-1.0.tar.gz.zip")
+        assert storage.stored(package) is None
+        for each in (package, neighbour):
+            storage.publish(each, io.BytesIO(CONTENT), {"metadata": each.filename.encode()})
+        found = storage.stored(Package("foo", "1.0", package.filename))
+        assert found is not None
+        listed = self.listed(storage)[package.filename]
+        assert (found.data, found.summary) == (listed.data, listed.summary)
+        assert found.last_modified == listed.last_modified
+        storage.delete(package)
+        assert storage.stored(package) is None
+
     def test_instances(self, make_storage: MakeStorage) -> None:
         """What one request stored the next one sees: they share the configuration."""
         package = make_package()
