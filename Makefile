@@ -25,10 +25,13 @@ CLIENTS := pip uv twine poetry hatch pdm flit build
 ALSO_pdm := 'hishel<2' 'unearth<0.19'
 
 # Stand-ins for services that have no server of their own to install, each in an environment of its own: they
-# want other versions of what we need, too. MiniStack is young, so that any release may behave otherwise.
-EMULATORS := ministack moto
+# want other versions of what we need, too. Of some, any release may behave otherwise, and ours are those that
+# the tests were written with.
+EMULATORS := azurite gcs ministack moto
+PACKAGES_azurite := azurite@3.35.0
+PACKAGES_gcs := 'gcp-storage-emulator==2026.7.19'
 PACKAGES_ministack := 'ministack==1.5.33'
-PACKAGES_moto := 'moto[dynamodb]>=5.2.5' flask flask-cors
+PACKAGES_moto := 'moto[dynamodb,s3]>=5.2.5' flask flask-cors
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -105,7 +108,15 @@ endef
 	@$(PIP) install --editable .
 	@touch $@
 
+# mysqlclient has no wheels for Linux and is compiled, against the headers of the Python that .venv is made of.
 .make/development: .make/runtime
+	@missing=; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
+	pkg-config --exists libmariadb 2>/dev/null || missing="$$missing libmariadb-dev"; \
+	[ -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || \
+		missing="$$missing python3-dev"; \
+	[ -z "$$missing" ] || { $(call apt,$$missing); }
 	@echo "Installing what developers need"
 	@$(PIP) install --group dev
 	@touch $@
@@ -123,6 +134,14 @@ endef
 clients: .venv/pyvenv.cfg
 	@$(MAKE) --silent --no-print-directory --jobs=4 $(CLIENTS:%=.make/clients/%.stamp)
 
+# This one is for Node. npm keeps what is there already, which has many parts.
+.make/emulators/azurite.stamp: Makefile
+	@command -v npm >/dev/null || { $(call apt,nodejs npm); }
+	@echo "Installing azurite"
+	@mkdir -p .make/emulators/azurite
+	@npm install --prefix .make/emulators/azurite --no-package-lock --no-audit --no-fund --silent $(PACKAGES_azurite)
+	@touch $@
+
 # The tests start each from .make/emulators/<name>/bin.
 .make/emulators/%.stamp: Makefile | .venv/pyvenv.cfg
 	@echo "Installing $*"
@@ -134,8 +153,8 @@ clients: .venv/pyvenv.cfg
 emulators: .venv/pyvenv.cfg
 	@$(MAKE) --silent --no-print-directory --jobs=2 $(EMULATORS:%=.make/emulators/%.stamp)
 
-# The tests make certificates with openssl, and start the databases and Redis; the benchmarks run nginx beside
-# the server, and wrk to make load. Debian keeps PostgreSQL's programs in a folder for each version.
+# The tests make certificates with openssl, and start the databases, Redis and Ceph, which speaks S3; the benchmarks
+# run nginx beside the server, and wrk to make load. Debian keeps PostgreSQL's programs in a folder for each version.
 debian:
 	@missing=; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
@@ -145,4 +164,7 @@ debian:
 		missing="$$missing postgresql"; \
 	command -v mariadbd >/dev/null || missing="$$missing mariadb-server"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v ceph >/dev/null || missing="$$missing ceph-common"; \
+	for name in ceph-mon ceph-osd radosgw; do \
+		command -v $$name >/dev/null || missing="$$missing $$name"; done; \
 	[ -z "$$missing" ] || { $(call apt,$$missing); }

@@ -146,6 +146,11 @@ def _mariadb(_: Path) -> Place:
     return Place(server, lambda: _sql(server.database()), (server.directory / "mariadb",))
 
 
+def _mysqlclient(_: Path) -> Place:
+    server = DurableMariaDB()
+    return Place(server, lambda: _sql(server.database("mysqldb")), ())
+
+
 def _redis(_: Path) -> Place:
     server = RedisServer()
     settings = {"pypi.db": "redis", "db.url": server.url()}
@@ -161,7 +166,7 @@ def _redis_cluster(_: Path) -> Place:
 
 def _dynamo(_: Path) -> Place:
     emulator = OneAccount()
-    return Place(emulator, lambda: {"pypi.db": "dynamo", **emulator.settings()}, (emulator.directory / "state",))
+    return Place(emulator, lambda: {"pypi.db": "dynamo", **emulator.cache_settings()}, (emulator.directory / "state",))
 
 
 def _sql(url: str) -> dict[str, str]:
@@ -183,7 +188,8 @@ def _copy(source: Path, target: Path) -> None:
 class Cache:
     """A kind of cache.
 
-    ``code`` are the modules that write it; ``bulk`` is the share of the usual numbers of files that it is given.
+    ``code`` are the modules that write it; ``bulk`` is the share of the usual numbers of files that it is given, and
+    0 for one that is left out where very many files are what is measured.
     """
 
     name: str
@@ -202,7 +208,8 @@ SQLITE: Final = Cache("sqlite", "SQLite", _SQL, _sqlite)
 #: Those that are measured beside SQLite. The emulator of the last one is too slow for more files.
 OTHERS: Final = (
     Cache("postgres", "PostgreSQL", _SQL, _postgres),
-    Cache("mariadb", "MariaDB", _SQL, _mariadb),
+    Cache("mariadb", "MariaDB, PyMySQL", _SQL, _mariadb),
+    Cache("mysqlclient", "MariaDB, mysqlclient", _SQL, _mysqlclient, bulk=0),
     Cache("redis", "Redis", _REDIS, _redis),
     Cache("redis-cluster", "Redis Cluster", _REDIS, _redis_cluster),
     Cache("dynamo", "DynamoDB, emulated", _DYNAMO, _dynamo, bulk=0.1),

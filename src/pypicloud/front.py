@@ -1,10 +1,11 @@
 """The RSGI front of the application: what runs inside ``pypicloud serve``.
 
-What memory can answer (a project page that has not changed, asked for by a caller who is remembered) is
-answered on the event loop; where the cache is not local, it is asked for the revisions of all pages that
-are wanted at the moment together. What may block goes to a pool of threads, which calls the same WSGI
-application that waitress, gunicorn and uWSGI run; request bodies are spooled before the pool is entered,
-and a response that is a local file is handed to the server's own sender after the pool is left. So slow
+What memory can answer (a project page that has not changed, the redirect to a file in an object store;
+asked for by a caller who is remembered) is answered on the event loop; where the cache is not local, it is
+asked for the revisions of all pages that are wanted at the moment together. What may block goes to a pool of
+threads, which calls the same WSGI application that waitress, gunicorn and uWSGI run; request bodies are
+spooled before the pool is entered, and a response that is a local file is handed to the server's own sender
+after the pool is left. So slow
 readers and slow uploaders hold no thread.
 
 The short way through the loop calls the very functions that the views call: it skips the framework,
@@ -14,21 +15,26 @@ never a decision.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import itertools
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from granian._granian import RSGIProtocolClosed as ProtocolClosed
 from granian.rsgi import Scope
 from pyramid.router import Router
 
-from pypicloud.errors import PypicloudError, SettingError
+from pypicloud.errors import BackendUnavailable, PypicloudError, SettingError
 from pypicloud.form import FormReader
 from pypicloud.pages import Representation, choose_encoding
+from pypicloud.pipe import Pipe, beginning
 from pypicloud.render import negotiate
 from pypicloud.request import CALLER_KEY, FORM_KEY, MAX_SMALL_BODY, Application
 from pypicloud.storage.body import FileBody
@@ -52,7 +58,11 @@ BODY_PATIENCE: Final = 60.0
 #: Where the environment keeps what removes a spooled form.
 ABANDON_KEY: Final = "pypicloud.abandon"
 
+#: A project's name, or None for the list of projects, and whom its revision is for.
+_Wanted: TypeAlias = "tuple[str | None, asyncio.Future[str | None]]"
+
 _PAGE: Final = "/simple/"
+_FILE: Final = "/api/package/"
 
 #: How many may ask at a time how the server is, while all other threads wait for a backend that does not answer.
 CHECKUPS: Final = 4
@@ -88,50 +98,61 @@ def _no_write(_: bytes) -> None:
 class Revisions:
     """Asks a cache that is not local for revisions: one request's alone, or those of many requests together.
 
-    What is wanted in one turn of the loop, or while a question is under way, is asked in one question. No answer is
-    older than the request it is for: nobody is given the answer to a question that was under way before.
+    What is wanted in one turn of the loop, or while a question is under way, is asked in one question; there is
+    never more than one under way, as one for many names costs much the same as one for one. No answer is older than
+    the request it is for: nobody is given the answer to a question that was under way before.
     """
 
-    #: How many questions may be under way. A question costs much the same for one name and for many, so that with
-    #: more of them, each smaller, fewer pages are answered.
-    LIMIT = 1
+    #: How many turns of the loop the next question waits for those who have just been answered: they ask again soon.
+    TURNS = 3
 
     def __init__(self, ask: Callable[[set[str | None]], Mapping[str | None, str | None]]) -> None:
         self._ask = ask
-        self._pool = ThreadPoolExecutor(self.LIMIT, thread_name_prefix="revisions")
-        self._wanted: list[tuple[str | None, asyncio.Future[str | None]]] = []
-        self._under_way = 0
+        self._wanted: list[_Wanted] = []
+        self._is_asking = False
+        self._questions: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[_Wanted]]] = SimpleQueue()
+        # A thread of its own, as handing work to a pool's costs a third as much as the question itself.
+        Thread(target=self._work, name="revisions", daemon=True).start()
 
     async def of(self, name: str | None) -> str | None:
         """The revision of a project, or for None of the list of projects; None if there is none to be had."""
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
         self._wanted.append((name, answer))
-        self._send()
+        if not self._is_asking:
+            self._is_asking = True
+            # Not at once: other requests that have arrived have yet to say what they want.
+            loop.call_soon(self._put, loop, 0)
         return await answer
 
-    def _send(self) -> None:
-        if self._wanted and self._under_way < self.LIMIT:
-            self._under_way += 1
-            # Not at once: other requests that have arrived have yet to say what they want.
-            asyncio.get_running_loop().call_soon(self._put)
+    def _put(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._put, loop, turns - 1)
+        else:
+            wanted, self._wanted = self._wanted, []
+            self._questions.put((loop, wanted))
 
-    def _put(self) -> None:
-        wanted, self._wanted = self._wanted, []
-        question = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, {name for name, _ in wanted})
-        question.add_done_callback(lambda done: self._receive(wanted, done))
+    def _work(self) -> None:
+        while True:
+            loop, wanted = self._questions.get()
+            try:
+                found = self._ask({name for name, _ in wanted})
+            except Exception as error:  # noqa: BLE001 - the long way meets the same error, and answers it
+                LOG.debug("No revisions: %s", error)
+                found = {}
+            # A loop that is closed has nobody left who waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._receive, loop, wanted, found)
 
     def _receive(
-        self,
-        wanted: list[tuple[str | None, asyncio.Future[str | None]]],
-        done: asyncio.Future[Mapping[str | None, str | None]],
+        self, loop: asyncio.AbstractEventLoop, wanted: list[_Wanted], found: Mapping[str | None, str | None]
     ) -> None:
-        self._under_way -= 1
-        # Where the cache fails, the long way meets the same error, and answers it.
-        found = {} if done.cancelled() or done.exception() else done.result()
         for name, answer in wanted:
             if not answer.done():
                 answer.set_result(found.get(name))
-        self._send()
+        self._is_asking = bool(self._wanted)
+        if self._wanted:
+            self._put(loop, self.TURNS)
 
 
 class Front:
@@ -148,6 +169,7 @@ class Front:
         self._index = self._application.index()
         # Behind a filter of the ini file the application is not what answers: then all goes through it.
         self._is_short = self._router is wsgi and self._index.access.is_local
+        self._redirects = self._is_short and not self._application.stream_files
         # The server's sender opens a file anew: that is for files that nobody may have replaced meanwhile.
         self._sends_files = self._application.files_are_immutable
         self._revisions = None if self._index.cache.is_local else Revisions(self._index.cache.revisions)
@@ -165,6 +187,11 @@ class Front:
                 kept = await self._kept(path, scope.query_string, headers)
                 if kept is not None:
                     _send_page(protocol, kept, headers.get("if-none-match"))
+                    return
+            elif path.startswith(_FILE):
+                location = self._location(path, headers)
+                if location is not None:
+                    protocol.response_empty(302, [("location", location), ("cache-control", "no-store")])
                     return
         await self._through_pool(scope, protocol)
 
@@ -188,6 +215,18 @@ class Front:
             return None
         return None if page is None else page.ready(choose_encoding(headers.get("accept-encoding")))
 
+    def _location(self, path: str, headers: Any) -> str | None:
+        """Where a download is redirected to, if memory knows it; None if it takes more than that."""
+        name, _, filename = path[len(_FILE) :].partition("/")
+        if not self._redirects or not filename or "/" in filename:
+            return None
+        try:
+            caller = self._application.authenticator.remembered(headers.get("authorization"), self._index.access)
+            return None if caller is None else self._index.kept_location(caller, name, filename)
+        except PypicloudError:
+            # The long way meets the same error, and answers it.
+            return None
+
     async def _through_pool(self, scope: Scope, protocol: HTTPProtocol) -> None:
         loop = asyncio.get_running_loop()
         environ = _environ(scope)
@@ -201,7 +240,7 @@ class Front:
             pool = self._checkups if scope.path == _HEALTH else self._pool
             answer = await loop.run_in_executor(pool, self._call, environ)
             await self._send(protocol, answer, scope.method, loop)
-        except ProtocolClosed:
+        except (ProtocolClosed, BrokenPipeError):
             LOG.info("%s %r: the client went away", scope.method, scope.path)
 
     def _call(self, environ: WSGIEnvironment) -> Answer:
@@ -294,12 +333,23 @@ class Front:
             await self._stream(protocol, answer, loop)
 
     async def _stream(self, protocol: HTTPProtocol, answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
-        """Send a body of unknown length; each piece is made in the pool, and sent while no thread is held."""
-        transport = protocol.response_stream(answer.status, answer.headers)
-        pieces: Iterator[bytes] = iter(answer.body)
+        """Stream a body of any length as fast as the client reads it; what waits for the client holds no thread."""
         try:
-            while piece := await loop.run_in_executor(self._pool, next, pieces, b""):
-                await transport.send_bytes(piece)
+            pieces = iter(answer.body)
+            try:
+                first, is_more = await loop.run_in_executor(self._pool, beginning, pieces)
+            except BackendUnavailable as error:
+                # The application has given its answer already, and nothing of it has left.
+                LOG.error("The body of an answer broke off: %s", error.message)
+                protocol.response_empty(error.status, [("retry-after", str(error.retry_after or 1))])
+                return
+            if not is_more:
+                protocol.response_bytes(answer.status, answer.headers, first)
+                return
+            with contextlib.closing(Pipe(itertools.chain([first], pieces))) as pipe:
+                protocol.response_file(answer.status, answer.headers, pipe.path)
+                while await loop.run_in_executor(self._pool, pipe.pump):
+                    await pipe.wait()
         finally:
             answer.close()
 

@@ -25,11 +25,15 @@ from pypicloud.database import Database, address, failures, locks
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.settings import EnvironSettings
 from support.databases import end_sessions, look
+from support.services.mariadb import MariaDB
+from support.services.postgres import Postgres
 from support.services.proxy import Proxy
 
 Open = Callable[..., Database]
 
-SERVERS = ("psycopg", "psycopg2", "pymysql")
+SERVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")
+
+MYSQL = ("pymysql", "mysqldb")
 
 
 @pytest.fixture
@@ -51,8 +55,11 @@ def opened() -> Iterator[Open]:
 @pytest.fixture(params=SERVERS)
 def url(request: pytest.FixtureRequest) -> str:
     """The address of a new database on a server, by driver."""
-    service = request.getfixturevalue("mariadb" if request.param == "pymysql" else "postgres")
-    return str(service.database()).replace("+psycopg:", f"+{request.param}:")
+    if request.param in MYSQL:
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        return mariadb.database(request.param)
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.database().replace("+psycopg:", f"+{request.param}:")
 
 
 def one(database: Database) -> int:
@@ -113,8 +120,9 @@ class TestAddress:
         with pytest.raises(SettingError, match=rf"^db\.url.*pip install 'pypicloud\[{extra}\]'"):
             self.read(url)
 
-    def test_a_named_driver_that_is_missing(self, opened: Open) -> None:
+    def test_a_named_driver_that_is_missing(self, monkeypatch: pytest.MonkeyPatch, opened: Open) -> None:
         """An address that names a driver which is not installed is told its package, and keeps the password."""
+        monkeypatch.setitem(sys.modules, "MySQLdb", None)
         with pytest.raises(SettingError, match=r"^db\.url.*the Python package 'MySQLdb', which is not") as caught:
             opened("mysql+mysqldb://me:tops3cret@host/name")
         assert "tops3cret" not in str(caught.value)
@@ -175,6 +183,33 @@ class TestStart:
         with pytest.raises(SettingError, match=r"(?i)refused|can't connect"):
             opened(str(make_url(url).set(port=1).render_as_string(hide_password=False)))
         assert time.monotonic() - began < 5
+
+    def test_an_option_that_the_driver_does_not_know(self, opened: Open, url: str) -> None:
+        """What the driver is to be told and does not understand stops the start, which names it."""
+        with pytest.raises(SettingError, match=r"^db\.url = .*this database cannot be used: .*no_such_option"):
+            opened(f"{url}{'&' if '?' in url else '?'}no_such_option=1")
+
+    def test_a_server_that_says_nothing(self, opened: Open, url: str) -> None:
+        """A server that accepts a connection and never says a word stops the start within a few seconds."""
+        with Proxy(make_url(url).port or 0) as proxy:
+            proxy.hang()
+            began = time.monotonic()
+            with pytest.raises(SettingError, match=r"(?i)this database cannot be used: .*(time|lost)"):
+                opened(f"{proxy.through(url)}{'&' if '?' in url else '?'}connect_timeout=2")
+            assert time.monotonic() - began < 8
+
+    @pytest.mark.parametrize("url", MYSQL, indirect=True)
+    def test_a_server_that_was_quick_to_greet_may_take_its_time(
+        self, opened: Open, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A query may take longer than a server has to accept a connection, but no longer than the address says."""
+        monkeypatch.setattr(failures, "PATIENCE", -1.0)
+        database = opened(f"{url}&connect_timeout=1&read_timeout=2")
+        assert database.rows("SELECT SLEEP(1.3)")[0][0] == 0
+        began = time.monotonic()
+        with pytest.raises(BackendUnavailable, match=r"^the database does not answer$"):
+            database.read(lambda connection: connection.exec_driver_sql("SELECT SLEEP(9)"))
+        assert 1.5 < time.monotonic() - began < 6
 
     def test_a_table_that_somebody_else_made(self, opened: Open, url: str) -> None:
         """A table without one of our columns stops the start, which names table and column and says what to do."""

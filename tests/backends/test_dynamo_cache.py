@@ -324,10 +324,10 @@ def answers(cache: ICache) -> bool:
 class TestOnMiniStack(DynamoContract):
     @pytest.fixture
     def settings(self, ministack: MiniStack) -> dict[str, str]:
-        return ministack.settings()
+        return ministack.cache_settings()
 
 
 class TestOnMoto(DynamoContract):
     @pytest.fixture
     def settings(self, moto: Moto) -> dict[str, str]:
-        return moto.settings()
+        return moto.cache_settings()

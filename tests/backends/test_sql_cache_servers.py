@@ -290,12 +290,8 @@ class TestPsycopg2(OnServer):
         return on_postgres.replace("+psycopg:", "+psycopg2:")
 
 
-class TestPyMySQL(OnServer):
-    """MariaDB through PyMySQL."""
-
-    @pytest.fixture
-    def url(self, on_mariadb: str) -> str:
-        return on_mariadb
+class OnMariaDB(OnServer):
+    """The contract on MariaDB, and what is peculiar to that."""
 
     # A table of 1.3.12
 
@@ -346,6 +342,22 @@ class TestPyMySQL(OnServer):
         look(url, "SET SESSION sql_mode = ''")
         look(url, "UPDATE packages SET last_modified = CAST(0 AS DATETIME)")
         assert [found.last_modified.year for found in cache.all("foo")] == [1970]
+
+
+class TestPyMySQL(OnMariaDB):
+    """MariaDB through PyMySQL."""
+
+    @pytest.fixture
+    def url(self, on_mariadb: str) -> str:
+        return on_mariadb
+
+
+class TestMysqlclient(OnMariaDB):
+    """MariaDB through the driver that is written in C."""
+
+    @pytest.fixture
+    def url(self, on_mariadb: str) -> str:
+        return on_mariadb.replace("+pymysql:", "+mysqldb:")
 
 
 def _answer(ask: Callable[[], Any]) -> Any:

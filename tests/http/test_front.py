@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import zipfile
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from paste.deploy.config import PrefixMiddleware
+from pyramid.response import Response
 
 from pypicloud import form as form_module
 from pypicloud.errors import SettingError
 from pypicloud.front import Answer, Front, _environ
+from pypicloud.models import Package
+from pypicloud.pipe import HELD
 from pypicloud.testing.cache import MemoryCache
 from support.builds import build_wheel, wheel_name
+from support.memory_bucket import MemoryBucket
 from support.world import Index, basic
 
 JSON = "application/vnd.pypi.simple.v1+json"
+
+#: What makes a wheel that fits into no pipe.
+LARGE: Any = {"members": {"acme.bin": bytes(2 * HELD)}, "compression": zipfile.ZIP_STORED}
 
 
 class Scope:
@@ -46,6 +54,7 @@ class Protocol:
         self.headers: dict[str, str] = {}
         self.sent = b""
         self.way = ""
+        self.reader: threading.Thread | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self.body), self.piece):
@@ -63,12 +72,22 @@ class Protocol:
     def response_file_range(self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int) -> None:
         self._keep("file", status, headers, Path(file).read_bytes()[start:end])
 
-    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Protocol:
-        self._keep("stream", status, headers)
-        return self
+    def response_file(self, status: int, headers: list[tuple[str, str]], file: str) -> None:
+        self._keep("pipe", status, headers)
+        self.reader = threading.Thread(target=self._read, args=(file,))
+        self.reader.start()
 
-    async def send_bytes(self, piece: bytes) -> None:
-        self.sent += piece
+    def _read(self, file: str) -> None:
+        self.sent = Path(file).read_bytes()
+
+
+class Fleeting(Protocol):
+    """A client that reads the beginning of an answer, and goes away."""
+
+    def _read(self, file: str) -> None:
+        self.file = file
+        with Path(file).open("rb") as stream:
+            self.sent = stream.read(10)
 
 
 class Silent(Protocol):
@@ -96,6 +115,8 @@ def send(front: Front, method: str, target: str, user: str | None, body: bytes, 
     protocol = Protocol(body)
     scope: Any = Scope(method, target, spelled if user is None else {**basic(user), **spelled})
     asyncio.run(front.__rsgi__(scope, protocol))  # type: ignore[arg-type]
+    if protocol.reader is not None:
+        protocol.reader.join()
     return protocol
 
 
@@ -177,14 +198,73 @@ def test_a_distant_cache_is_asked_for_the_revision_alone(distant: Index, target:
 def test_a_file_that_may_be_replaced_is_sent_as_it_was_opened(tmp_path: Path, groups: str | None) -> None:
     """The server's own sender, which opens a file anew, gets only files that nobody may overwrite."""
     index = Index(tmp_path, pypi__allow_overwrite_groups=groups)
-    content = index.upload_wheel("acme", "1.0")
+    content = index.upload_wheel("acme", "1.0", **LARGE)
     front = Front(index.wsgi, 2)
     path = f"/api/package/acme/{wheel_name('acme', '1.0')}"
     whole = ask(front, path)
     part = ask(front, path, Range="bytes=10-19")
-    way = "stream" if groups else "file"
-    assert (whole.way, whole.sent) == (way, content)
-    assert (part.status, part.way, part.sent) == (206, way, content[10:20])
+    assert (whole.way, whole.sent) == ("pipe" if groups else "file", content)
+    assert (part.status, part.way, part.sent) == (206, "bytes" if groups else "file", content[10:20])
+
+
+def test_a_client_that_goes_away_ends_the_download(tmp_path: Path) -> None:
+    """A streamed file that nobody reads any more is no error, and leaves nothing behind."""
+    index = Index(tmp_path, **{**BUCKET, "pypi__stream_files": "true"})
+    index.upload_wheel("acme", "1.0", **LARGE)
+    front = Front(index.wsgi, 2)
+    protocol = Fleeting()
+    scope: Any = Scope("GET", f"/api/package/acme/{wheel_name('acme', '1.0')}", basic("alice"))
+    asyncio.run(front.__rsgi__(scope, protocol))  # type: ignore[arg-type]
+    assert (protocol.status, len(protocol.sent)) == (200, 10)
+    assert not Path(protocol.file).exists()
+
+
+BUCKET = {"pypi__storage": "support.memory_bucket.MemoryBucket", "storage__dir": None}
+
+
+def test_a_redirect_comes_from_memory_once_it_was_made(tmp_path: Path) -> None:
+    """The second redirect to a file takes the loop alone, leads to the same place, and is for the same callers."""
+    index = Index(tmp_path, **BUCKET)
+    index.upload_wheel("acme", "1.0")
+    index.upload_wheel("secret-plan", "1.0")
+    front = Front(index.wsgi, 2)
+    for project, others in (("acme", 302), ("secret-plan", 403)):
+        path = f"/api/package/{project}/{wheel_name(project, '1.0')}"
+        first = ask(front, path)
+        front._call = _fail  # type: ignore[method-assign]
+        second = ask(front, path)
+        assert (second.status, second.headers["location"]) == (302, first.headers["location"])
+        assert second.headers["cache-control"] == first.headers["cache-control"] == "no-store"
+        del front._call
+        assert ask(front, path, user="bob").status == others
+        assert ask(front, path, user=None).status == 401
+        assert ask(front, f"/api/package/other/{wheel_name(project, '1.0')}").status == 404
+    index.app.delete(f"/api/package/acme/{wheel_name('acme', '1.0')}", headers=basic("alice"))
+    assert ask(front, f"/api/package/acme/{wheel_name('acme', '1.0')}").status == 404
+
+
+def _fail(environ: Any) -> Answer:
+    raise AssertionError(environ)
+
+
+@pytest.mark.parametrize("changes", [{"pypi__stream_files": "true"}, {"pypi__storage": f"{__name__}.OwnAnswers"}])
+def test_downloads_that_are_no_redirect_of_ours_take_the_long_way(tmp_path: Path, changes: dict[str, str]) -> None:
+    """Files that the server sends, and those that a plug-in answers for, are not redirected from memory."""
+    index = Index(tmp_path, **{**BUCKET, **changes})
+    content = index.upload_wheel("acme", "1.0", **LARGE)
+    front = Front(index.wsgi, 2)
+    for _ in range(2):
+        answer = ask(front, f"/api/package/acme/{wheel_name('acme', '1.0')}")
+        assert (answer.status, answer.sent) == (200, content)
+
+
+class OwnAnswers(MemoryBucket):
+    """A plug-in on a bucket that answers downloads in its own way."""
+
+    def download_response(self, package: Package) -> Response:
+        """The bytes, although there is a URL for them."""
+        self.redirect_url(package)
+        return self.stream_response(package)
 
 
 def test_the_memory_does_not_answer_for_who_may_not_read(front: Front, index: Index) -> None:

@@ -85,10 +85,13 @@ CACHES: Final[dict[str, CacheKind]] = {
         is_lasting=False,
     ),
     "dynamo": CacheKind(
-        lambda service, _: {"pypi.db": "dynamo", **service.settings()}, "ministack", "aws.MiniStack", is_lasting=False
+        lambda service, _: {"pypi.db": "dynamo", **service.cache_settings()},
+        "ministack",
+        "aws.MiniStack",
+        is_lasting=False,
     ),
     "dynamo-moto": CacheKind(
-        lambda service, _: {"pypi.db": "dynamo", **service.settings()}, "moto", "aws.Moto", is_lasting=False
+        lambda service, _: {"pypi.db": "dynamo", **service.cache_settings()}, "moto", "aws.Moto", is_lasting=False
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
+import urllib3
 from botocore.awsrequest import AWSResponse
 
 from pypicloud.cache.dynamo import DynamoCache
@@ -103,18 +104,30 @@ def requests(cache: Any) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def intercepted(cache: Any, answer: Callable[[str, Any], Any]) -> Iterator[None]:
-    """In the block each request, its name and its body, is asked about first; what is answered is not sent."""
+    """In the block each request, its name and its body, is asked about first; what is answered is not sent.
+
+    What is refused on the short way is asked again, by boto3.
+    """
+    pool, events = cache.dynamo.wire._pool, cache.dynamo.client.meta.events
+    send = pool.urlopen
 
     def handle(request: Any, **_: Any) -> Any:
         name = request.headers["X-Amz-Target"].decode().rpartition(".")[2]
         return answer(name, json.loads(request.body))
 
-    events = cache.dynamo.client.meta.events
-    events.register_first("before-send.dynamodb", handle)
-    try:
-        yield
-    finally:
-        events.unregister("before-send.dynamodb", handle)
+    def handle_short(*args: Any, body: bytes, headers: Mapping[str, str], **kwargs: Any) -> Any:
+        found = answer(headers["X-Amz-Target"].rpartition(".")[2], json.loads(body))
+        if found is None:
+            return send(*args, body=body, headers=headers, **kwargs)
+        return urllib3.HTTPResponse(found.content, dict(found.headers), found.status_code)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "urlopen", handle_short)
+        events.register_first("before-send.dynamodb", handle)
+        try:
+            yield
+        finally:
+            events.unregister("before-send.dynamodb", handle)
 
 
 class _Raw:

@@ -132,6 +132,8 @@ class Database:
                 raise BackendUnavailable(MESSAGE) from error
             except (self.engine.dialect.loaded_dbapi.Error, DBAPIError) as error:
                 if time.monotonic() - begun > PATIENCE:
+                    # Those who ask next should not wait as long on a connection that is as old as this one.
+                    self.engine.dispose()
                     raise BackendUnavailable(MESSAGE) from error
                 # The long way knows whether it is worth trying again.
                 LOG.info("A query is repeated: %s", error)
@@ -240,7 +242,8 @@ def _unusable(settings: EnvironSettings, setting: Setting[str], url: URL) -> Ite
     """Say of which setting it is that a database cannot be used, and why."""
     try:
         yield
-    except (ImportError, ValueError, SQLAlchemyError, BackendUnavailable) as error:
+    # A driver says TypeError to an option in the address that it does not know.
+    except (ImportError, TypeError, ValueError, SQLAlchemyError, BackendUnavailable) as error:
         why = error.__cause__ if isinstance(error, BackendUnavailable) and error.__cause__ else error
         reason = f"this database cannot be used: {address.cause(why, url)}"
         source = settings.source(setting.key)

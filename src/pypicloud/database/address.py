@@ -28,7 +28,7 @@ SQLITE_TIMEOUT: Final = 30
 #: How long, in seconds, a server may take to accept a connection.
 CONNECT_TIMEOUT: Final = 5
 
-#: How long, in seconds, a MySQL server may be silent before it counts as gone.
+#: How long, in seconds, a server may be silent before it counts as gone.
 READ_TIMEOUT: Final = 60
 
 #: The kinds of database, by what an address may call them.

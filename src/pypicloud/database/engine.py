@@ -44,9 +44,14 @@ def make(url: URL, poolclass: type[Pool] | None, options: Mapping[str, Any], lev
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     elif engine.dialect.driver == "psycopg":
+        from pypicloud.database import patience
+
+        event.listen(engine, "do_connect", patience.connect)
         event.listen(engine, "connect", _prepare_psycopg)
         event.listen(engine, "handle_error", _forget_outdated)
     elif engine.dialect.name != "postgresql":
+        if engine.dialect.driver == "pymysql":
+            event.listen(engine, "do_connect", _connect_pymysql)
         event.listen(engine, "connect", lambda connection, _: _prepare_mysql(connection, level))
     return engine
 
@@ -189,6 +194,18 @@ def _forget_outdated(context: ExceptionContext) -> None:
     """Make connections anew whose prepared statements are for tables that have changed since."""
     if getattr(context.original_exception, "sqlstate", None) in OUTDATED:
         context.is_disconnect = True
+
+
+def _connect_pymysql(dialect: Any, _: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    """A new connection, to a server that has as long to greet us as it has to accept us.
+
+    To PyMySQL the greeting is an answer like any other, for which there is all the time that a long query may take.
+    """
+    patience = options["read_timeout"]
+    connection = dialect.connect(*arguments, **{**options, "read_timeout": min(patience, options["connect_timeout"])})
+    # There is no public name for it. It is looked at whenever an answer is waited for.
+    connection._read_timeout = patience  # noqa: SLF001
+    return connection
 
 
 def _prepare_mysql(connection: Any, level: str) -> None:

@@ -29,12 +29,15 @@ MESSAGE: Final = "the database does not answer"
 #: By SQLSTATE (PostgreSQL) or error number (MySQL).
 _NO_TABLE: Final = frozenset({"42P01", 1146})
 
+#: What PostgreSQL calls it that somebody has waited long enough for a lock.
+_LOCKED: Final = "55P03"
+
 #: By the same, or by name (SQLite).
 _PASSING: Final = frozenset(
     {
         "40001",  # two transactions cannot be put in an order
         "40P01",  # each waits for the other
-        "55P03",  # waited long enough for a lock
+        _LOCKED,  # waited long enough for a lock
         "25006",  # the server has become a copy that is only read
         "25P03",  # the transaction did nothing for too long
         "57P03",  # the server is starting
@@ -67,6 +70,11 @@ def is_passing(error: DBAPIError) -> bool:
     """Whether the same work may succeed a moment later."""
     is_refused = isinstance(error, OperationalError | InterfaceError) and error.statement is None
     return is_lost(error) or is_refused or isinstance(error, IntegrityError) or _code(error) in _PASSING
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Whether a PostgreSQL server has let somebody wait long enough for a lock."""
+    return _code(error) == _LOCKED
 
 
 def repeated(work: Callable[[], T], is_worth: Callable[[DBAPIError], bool], attempts: int = ATTEMPTS) -> T:

@@ -20,10 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pypicloud.database.engine import close
-from pypicloud.database.failures import is_lost, is_passing, repeated
+from pypicloud.database.failures import is_locked, is_lost, is_passing, repeated
 from pypicloud.errors import BackendUnavailable
 from pypicloud.heartbeat import beating
 
@@ -42,6 +42,9 @@ RENEWALS: Final = 4
 
 #: How many seconds a MySQL server lets somebody wait before it is asked again.
 PATIENCE: Final = 4
+
+#: The same for PostgreSQL, where who asks again goes to the end of the queue: less than a server may be silent.
+TURN: Final = 45
 
 
 class Locks(Protocol):
@@ -110,10 +113,20 @@ class ServerLocks:
 def _take(connection: Connection, scope: str) -> None:
     """Take a lock of PostgreSQL: that of a transaction, as a pooler may give each transaction another session."""
     number = int.from_bytes(_digest(scope)[:8], "big", signed=True)
-    connection.exec_driver_sql(
-        f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{LEASE}s'; SET LOCAL lock_timeout = 0; "
-        f"SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({number})"
-    )
+    while True:
+        try:
+            connection.exec_driver_sql(
+                f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{LEASE}s'; "
+                f"SET LOCAL lock_timeout = '{TURN}s'; SET LOCAL statement_timeout = 0; "
+                f"SELECT pg_advisory_xact_lock({number})"
+            )
+        except DBAPIError as error:
+            if not is_locked(error):
+                raise
+            LOG.info("Still waiting for a lock")
+            connection.exec_driver_sql("ROLLBACK")
+        else:
+            return
 
 
 def _release(connection: Connection, scope: str) -> None:  # noqa: ARG001 - as _give_back wants it

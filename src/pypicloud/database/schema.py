@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Column, Connection, MetaData, Table, Text, inspect, text
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +46,17 @@ def upgrade(connection: Connection, table: Table) -> None:
     changes = (_postgresql_changes if dialect == "postgresql" else _mysql_changes)(connection, table)
     if changes:
         LOG.info("The table %s is brought up to date: %s", table.name, ", ".join(changes))
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} {', '.join(changes)}")
+        with _unhurried(connection):
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} {', '.join(changes)}")
+
+
+def _unhurried(connection: Connection) -> AbstractContextManager[None]:
+    """Lets a statement take as long as it takes to write a large table anew."""
+    if connection.dialect.driver != "psycopg":
+        return nullcontext()
+    from pypicloud.database.patience import extended
+
+    return extended(connection)
 
 
 def _mysql_changes(connection: Connection, table: Table) -> list[str]:

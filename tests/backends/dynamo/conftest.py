@@ -32,7 +32,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(ministack: MiniStack) -> dict[str, str]:
     """The settings of a cache without tables."""
-    return ministack.settings()
+    return ministack.cache_settings()
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.endpoint
 import pytest
 
 from pypicloud.cache.dynamo import DynamoCache
+from pypicloud.cache.dynamo import client as dynamo_client
 from pypicloud.cache.dynamo import settings as dynamo_settings
 from pypicloud.cache.dynamo import tables as dynamo_tables
 from pypicloud.cache.dynamo.client import Dynamo
@@ -19,6 +22,7 @@ from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache import package, put
 from support.dynamo import STORAGE, Tables, intercepted, refused, said, started
 from support.live import LOOPBACK, free_port
+from support.services.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +84,24 @@ def test_a_start_without_service(settings: dict[str, str]) -> None:
         started(settings, db__port=str(port)),
     ):
         pass
+
+
+def test_a_start_with_a_silent_service(
+    ministack: MiniStack, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that takes the request and is silent is waited for once, and then named; later it is asked again."""
+    paused: list[float] = []
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=paused.append))
+    monkeypatch.setattr(dynamo_client, "READ_TIMEOUT", 0.2)
+    with Proxy(ministack.port) as proxy, started(settings, db__port=str(proxy.port)) as server:
+        proxy.hang()
+        with pytest.raises(SettingError, match=r"db.host: DynamoDB does not answer at .*ReadTimeoutError"):
+            DynamoCache.configure(EnvironSettings({**settings, "db.port": str(proxy.port)}, {}))
+        assert paused == []
+        with pytest.raises(BackendUnavailable):
+            server().distinct()
+        assert len(paused) == dynamo_client.ATTEMPTS - 1
+        proxy.resume()
 
 
 def test_a_start_without_credentials(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

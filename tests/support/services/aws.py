@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import secrets
 import shutil
-import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar
 
 from support.live import LOOPBACK
+from support.services.s3 import REGION, S3Service, fetch, plain, policy
 from support.services.service import ROOT, Process
 
-REGION: Final = "us-east-1"
 
-
-class Emulator(Process):
+class Emulator(S3Service, Process):
     """A program of ``.make/emulators`` that speaks the protocols of Amazon's services."""
 
     #: Whose environment the program is in, what it is called there, and where it answers once it is ready.
@@ -39,28 +38,25 @@ class Emulator(Process):
         }
 
     def probe(self) -> None:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self.url}{self.health}", timeout=5) as answer:
-            answer.read()
+        fetch(f"{self.url}{self.health}")
 
-    @property
-    def url(self) -> str:
-        """The address of every service, without a final slash."""
-        return f"http://{LOOPBACK}:{self.port}"
-
-    def settings(self) -> dict[str, str]:
+    def cache_settings(self) -> dict[str, str]:
         """What a DynamoDB cache without any table yet has in its ini."""
+        access_key, secret = self.credentials()
         return {
             "db.region_name": REGION,
             "db.host": LOOPBACK,
             "db.port": str(self.port),
-            "db.aws_access_key_id": self.access_key(),
-            "db.aws_secret_access_key": "test",
+            "db.aws_access_key_id": access_key,
+            "db.aws_secret_access_key": secret,
             "db.namespace": f"test{next(self._numbers)}-",
         }
 
+    def credentials(self) -> tuple[str, str]:
+        return self.access_key(), "test"
+
     def access_key(self) -> str:
-        """The access key of an account."""
+        """The access key of somebody who may do everything in an account."""
         return "test"
 
 
@@ -101,6 +97,19 @@ class MiniStack(Emulator):
     def access_key(self) -> str:
         """The access key of a new account: an account is what has a key of twelve digits."""
         return str(secrets.randbelow(9 * 10**11) + 10**11)
+
+    def user(self, settings: Mapping[str, str], *statements: Mapping[str, Any]) -> dict[str, str]:
+        """The settings with the credentials of a new user, who may do what a policy of these statements allows."""
+        name = f"user{next(self._numbers)}"
+        iam = plain(settings, "iam")
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="rights", PolicyDocument=policy(*statements))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {
+            **settings,
+            "storage.aws_access_key_id": key["AccessKeyId"],
+            "storage.aws_secret_access_key": key["SecretAccessKey"],
+        }
 
 
 class Moto(Emulator):

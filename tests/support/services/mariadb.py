@@ -74,11 +74,11 @@ class MariaDB(Process):
             probe.connect(str(self._socket))
         self.execute("SELECT 1")
 
-    def database(self) -> str:
-        """The URL of a new and empty database."""
+    def database(self, driver: str = "pymysql") -> str:
+        """The URL of a new and empty database, for a driver."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-        return f"mysql+pymysql://app:{PASSWORD}@{LOOPBACK}:{self.port}/{name}?charset=utf8mb4"
+        return f"mysql+{driver}://app:{PASSWORD}@{LOOPBACK}:{self.port}/{name}?charset=utf8mb4"
 
     def execute(self, query: str, database: str | None = None) -> list[tuple[object, ...]]:
         """Run a statement as the superuser; its rows, if it gives any."""

@@ -83,7 +83,8 @@ class DynamoCache(StepCache):
         """Reach DynamoDB, and create the tables that are missing."""
         tables = dynamo_settings.tables(settings)
         dynamo = Dynamo(dynamo_settings.session(settings), dynamo_settings.address(settings))
-        dynamo_tables.ensure(dynamo, tables)
+        with dynamo.impatient():
+            dynamo_tables.ensure(dynamo, tables)
         leases = Locks(dynamo, tables.packages).leases()
         return {**super().configure(settings), "dynamo": dynamo, "tables": tables, "leases": leases, "watch": Watch()}
 

@@ -6,10 +6,14 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud.cache.dynamo.items import Item
 from pypicloud.errors import BackendUnavailable, SettingError
+
+if TYPE_CHECKING:
+    from pypicloud.cache.dynamo.wire import Wire
 
 #: How many seconds a connection, and then an answer, may take.
 CONNECT_TIMEOUT: Final = 3
@@ -26,6 +30,9 @@ LONGEST_PAUSE: Final = 2.0
 
 #: The most keys of one BatchGetItem.
 BATCH: Final = 100
+
+#: The event at which boto3 asks whether a request is to be repeated.
+_RETRY: Final = "needs-retry.dynamodb"
 
 #: What DynamoDB says when the same request may succeed a moment later.
 _BUSY: Final = frozenset(
@@ -102,24 +109,43 @@ class Dynamo:
         self._session = dict(session)
         self._address = address
         self._lock = threading.Lock()
-        self._client: Any = self._made()
+        self._made: tuple[Any, Wire] | None = self._make()
 
     @property
     def client(self) -> Any:
         """The client of this process."""
+        return self._ways()[0]
+
+    @property
+    def wire(self) -> Wire:
+        """The short way of this process."""
+        return self._ways()[1]
+
+    def _ways(self) -> tuple[Any, Wire]:
         with self._lock:
-            if self._client is None:
-                self._client = self._made()
-            return self._client
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
     def after_fork(self) -> None:
         """Leave the connections to the parent, and a lock that one of its threads may have held."""
         self._lock = threading.Lock()
-        self._client = None
+        self._made = None
 
     def close(self) -> None:
         """Close all connections."""
-        self.client.close()
+        for each in self._ways():
+            each.close()
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """In the block who has once been silent is not asked again, as when somebody waits for the server to start."""
+        events = self.client.meta.events
+        events.register_first(_RETRY, _no_retry)
+        try:
+            yield
+        finally:
+            events.unregister(_RETRY, _no_retry)
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """What DynamoDB answers, which may take a while when it is busy.
@@ -165,7 +191,9 @@ class Dynamo:
         for table, key in keys:
             request.setdefault(table, {"Keys": [], "ConsistentRead": True})["Keys"].append(key)
         for pause in pauses():
-            answer = self.call("batch_get_item", RequestItems=request)
+            answer = self.wire.batch_get_item(request) or self.call("batch_get_item", RequestItems=request)
+            if "Responses" not in answer:
+                raise BackendUnavailable("something answers, but not as DynamoDB does")
             yield from answer["Responses"].items()
             request = answer.get("UnprocessedKeys") or {}
             if not request:
@@ -201,11 +229,14 @@ class Dynamo:
         """Do all of up to 100 things or none. Raises :class:`Cancelled`."""
         self.call("transact_write_items", TransactItems=actions)
 
-    def _made(self) -> Any:
+    def _make(self) -> tuple[Any, Wire]:
         # It takes a while, and whoever has another cache never needs it.
         import boto3
+        import botocore.session
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ProfileNotFound
+
+        from pypicloud.cache.dynamo.wire import Wire
 
         config = Config(
             connect_timeout=CONNECT_TIMEOUT,
@@ -215,8 +246,13 @@ class Dynamo:
             # Half of the work of a request, for what is made here and is always right.
             parameter_validation=False,
         )
+        core = botocore.session.get_session()
         try:
-            return boto3.session.Session(**self._session).client("dynamodb", config=config, endpoint_url=self._address)
+            session = boto3.session.Session(botocore_session=core, **self._session)
+            client = session.client("dynamodb", config=config, endpoint_url=self._address)
+            trusted = core.get_config_variable("ca_bundle")
+            # Who is silent is waited for by boto3 after that: a part of the time is enough here.
+            return client, Wire(client, session.get_credentials(), trusted, READ_TIMEOUT / ATTEMPTS)
         except ProfileNotFound as error:
             raise SettingError("db.profile_name", "there is no such profile in AWS's configuration files") from error
         except (BotoCoreError, ValueError) as error:
@@ -242,6 +278,13 @@ class Dynamo:
         setting = "db.region_name" if self._address is None else "db.host"
         reason = f"DynamoDB does not answer at {address} ({type(error).__name__}); is that the right place?"
         return DynamoUnavailable("DynamoDB does not answer", setting, reason)
+
+
+def _no_retry(caught_exception: Exception | None, **_: Any) -> bool | None:
+    """False for a time-out, so that it is not tried again; None leaves it to the others that are asked."""
+    from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+
+    return False if isinstance(caught_exception, (ConnectTimeoutError, ReadTimeoutError)) else None
 
 
 def pauses() -> Iterator[float | None]:

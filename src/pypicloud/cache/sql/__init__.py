@@ -160,9 +160,9 @@ class SQLCache(ICache):
             wanted = [*some, *some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))]
             places = ", ".join("?" * len(wanted))
             rows = self._rows(REVISIONS_AND_NOTE.replace("(?)", f"({places})"), *wanted, FILL)
-            note = next((text for is_note, _, text in rows if is_note), None)
+            note = next((text for name, text in rows if name is None), None)
             self._check_fill(note)
-            found.update((name, revision) for is_note, name, revision in rows if not is_note)
+            found.update((name, revision) for name, revision in rows if name is not None)
         return {name: found.get(key) or self._absent(note) for name, key in keys.items()}
 
     def search(self, criteria: Mapping[str, Iterable[str]], query_type: str) -> list[Package]:

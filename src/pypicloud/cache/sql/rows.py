@@ -23,9 +23,10 @@ PROJECT: Final = f"{_ROWS_AND_NOTE} name = ?"
 REVISION_AND_NOTE: Final = (
     "SELECT (SELECT revision FROM package_revisions WHERE name = ?), (SELECT text FROM package_notes WHERE name = ?)"
 )
+# The note is the row without a name; a column that says so would cost a driver in Python a tenth of the question.
 REVISIONS_AND_NOTE: Final = (
-    "SELECT 0, name, revision FROM package_revisions WHERE name IN (?) "
-    "UNION ALL SELECT 1, name, text FROM package_notes WHERE name = ?"
+    "SELECT name, revision FROM package_revisions WHERE name IN (?) "
+    "UNION ALL SELECT NULL, text FROM package_notes WHERE name = ?"
 )
 NOTE: Final = "SELECT text FROM package_notes WHERE name = ?"
 
