@@ -10,15 +10,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pypicloud import render
+from pypicloud import render, yanking
 from pypicloud.cache import status
 from pypicloud.errors import (
     BackendUnavailable,
-    FileExists,
     Forbidden,
     InvalidDistribution,
     LoginRequired,
@@ -43,8 +41,8 @@ from pypicloud.pages import Page, Pages
 from pypicloud.render import Format
 from pypicloud.settings import SIZE, Setting
 from pypicloud.storage.base import IStorage
-from pypicloud.storage.body import BLOCK
-from pypicloud.upload import VALID_NAME, check_agreement, check_digests, name_and_version
+from pypicloud.storage.reading import seekable
+from pypicloud.upload import VALID_NAME, check_agreement, check_digests, name_and_version, store
 
 if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
@@ -219,7 +217,10 @@ class PackageIndex:
 
     def _link(self, package: Package) -> Link:
         link = render.link_to(package, f"api/package/{package.name}/")
-        return render.at_url(link, self.cache.get_url(package)) if self._gives_own_urls else link
+        if not self._gives_own_urls:
+            return link
+        # Clients would look for the metadata at that address with an ending, where the storage has none (PEP 658).
+        return replace(render.at_url(link, self.cache.get_url(package)), core_metadata=None)
 
     @property
     def _gives_own_urls(self) -> bool:
@@ -241,6 +242,13 @@ class PackageIndex:
             raise PackageNotFound(f"project {project!r} has no file {filename!r}")
         return package
 
+    def kept_location(self, caller: Caller, name: str, filename: str) -> str | None:
+        """Where a download is redirected to, if that takes no more than memory and a local read."""
+        package = self.cache.fetch(filename) if self.cache.is_local else None
+        if package is None or package.name != normalized(name) or not self.access.permits(caller, package.name, "read"):
+            return None
+        return self._storage.kept_url(package)
+
     def core_metadata(self, caller: Caller, name: str, filename: str) -> bytes:
         """The core metadata of a stored wheel: exactly the bytes whose digest the page shows (PEP 658)."""
         package = self.package(caller, name, filename)
@@ -251,7 +259,7 @@ class PackageIndex:
         if not filename.endswith(".whl"):
             raise PackageNotFound(f"{filename!r} has no metadata of its own; only wheels have")
         try:
-            with self._storage.open(package) as wheel:
+            with seekable(self._storage, package) as wheel:
                 return wheel_metadata(wheel)
         except InvalidDistribution as error:
             raise PackageNotFound(f"{filename!r} has no metadata that can be read") from error
@@ -301,7 +309,7 @@ class PackageIndex:
         if distribution is not None and upload.filename.endswith(".whl"):
             companions["metadata"] = distribution.metadata
         with self.cache.lock(upload.filename):
-            return self._store(package, upload, companions)
+            return store(self.cache, package, upload, companions, self.access.can_overwrite_package)
 
     def _new_package(
         self, caller: Caller, upload: Upload, name: str, version: str, distribution: Distribution | None
@@ -318,56 +326,6 @@ class PackageIndex:
             data["hash_sha256"], data["hash_md5"] = upload.digests["sha256"], upload.digests["md5"]
         return self.cache.new_package(name, version, upload.filename, summary=summary, **data)
 
-    def _store(self, package: Package, upload: Upload, companions: Mapping[str, bytes]) -> Package:
-        known = self.cache.fetch(package.filename)
-        if known is not None:
-            if known.name != package.name:
-                raise FileExists(f"File already exists: {package.filename!r} belongs to another project; rename yours")
-            # Another spelling of the version would be another place, and leave the old file behind.
-            package.version = known.version
-            digest = known.data.get("hash_sha256") or self._stored_digest(known)
-            if digest != upload.digests["sha256"]:
-                self._demand_overwrite(package)
-            elif self._is_stored(known):
-                return known
-        try:
-            with Path(upload.path).open("rb") as stream:
-                self.cache.store(package, stream, companions, replace=known is not None)
-        except FileExists:
-            # The storage has a file that the cache does not know: an upload that was cut short between
-            # the two, or another server's that is not done yet. The same bytes adopt it.
-            if self._stored_digest(package) != upload.digests["sha256"]:
-                self._demand_overwrite(package)
-            with Path(upload.path).open("rb") as stream:
-                self.cache.store(package, stream, companions, replace=True)
-        return package
-
-    def _is_stored(self, known: Package) -> bool:
-        """Whether a known file is there; an upload of the same bytes brings back what was lost."""
-        try:
-            with self._storage.open(known):
-                return True
-        except PackageNotFound:
-            return False
-
-    def _stored_digest(self, package: Package) -> str | None:
-        """The sha256 of the bytes in the storage; None if there are none."""
-        try:
-            with self._storage.open(package) as stored:
-                digest = hashlib.sha256()
-                while block := stored.read(BLOCK):
-                    digest.update(block)
-                return digest.hexdigest()
-        except PackageNotFound:
-            return None
-
-    def _demand_overwrite(self, package: Package) -> None:
-        if not self.access.can_overwrite_package():
-            raise FileExists(
-                f"File already exists: {package.filename!r} is stored with other bytes, and you may not overwrite it; "
-                "upload a new version"
-            )
-
     def delete(self, caller: Caller, name: str, filename: str) -> None:
         """Delete a stored file, from the storage and from the cache."""
         package = self.package(caller, name, filename, "write")
@@ -375,6 +333,25 @@ class PackageIndex:
             raise Forbidden(f"you may not delete packages (pypi.allow_delete_groups); {filename!r} stays")
         with self.cache.lock(filename):
             self.cache.discard(package)
+
+    def yank(self, caller: Caller, name: str, target: str, reason: Any = None) -> list[Package]:
+        """Yank a file, or all files of a version (PEP 592); those files, if the caller may read them.
+
+        Raises :class:`BadRequest` for a reason that cannot be one, and what :func:`pypicloud.yanking.mark` does.
+        """
+        project = _project_name(name)
+        self._demand(caller, project, "write")
+        return self._mark(caller, project, target, yanking.yanked_for(reason))
+
+    def unyank(self, caller: Caller, name: str, target: str) -> list[Package]:
+        """Take back what :meth:`yank` did."""
+        project = _project_name(name)
+        self._demand(caller, project, "write")
+        return self._mark(caller, project, target, yanked=False)
+
+    def _mark(self, caller: Caller, project: NormalizedName, target: str, yanked: str | bool) -> list[Package]:
+        marked = list(yanking.mark(self.cache, yanking.named(self.cache, project, target), yanked))
+        return marked if self.access.permits(caller, project, "read") else []
 
     def rebuild(self) -> Rebuilt:
         """Bring the cache in line with the storage; it answers all the while."""

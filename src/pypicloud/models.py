@@ -93,6 +93,12 @@ class Package:
         return parse_version(self.version)
 
     @property
+    def yanked(self) -> str | bool:
+        """The reason why the file is yanked, true if it is without one, or false (PEP 592)."""
+        yanked = self.data.get("yanked", False)
+        return yanked if isinstance(yanked, str) else bool(yanked)
+
+    @property
     def is_prerelease(self) -> bool:
         """Whether the version is anything but numbers with dots between (compat.md 8.3)."""
         return re.fullmatch(r"[0-9]+(\.[0-9]+)*", self.version) is None

@@ -183,7 +183,7 @@ def iso_time(moment: datetime) -> str:
 def link_to(package: Package, base: str) -> Link:
     """The row of a package; ``base`` is the way from the page to ``/api/package/<project>/``."""
     data = package.data
-    size, yanked = data.get("size"), data.get("yanked", False)
+    size = data.get("size")
     return Link(
         filename=package.filename,
         url=base + quote(package.filename, safe="+!~=@$&',;"),
@@ -194,7 +194,7 @@ def link_to(package: Package, base: str) -> Link:
         upload_time=package.last_modified,
         requires_python=data.get("requires_python"),
         core_metadata=data.get("core_metadata"),
-        yanked=yanked if isinstance(yanked, str) else bool(yanked),
+        yanked=package.yanked,
         summary=package.summary,
         uploader=data.get("uploader"),
     )

@@ -71,6 +71,15 @@ class APIPackageFileResource:
         self.filename: str = request.matchdict["filename"] if filename is None else filename
 
 
+class APIPackageTargetResource:
+    """A stored file, or all files of a version: ``/api/package/<project>/<file or version>/``."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.name: str = request.matchdict["name"]
+        self.target: str = request.matchdict["target"]
+
+
 class APIPackageResource(IResourceFactory):
     """The files of one project: ``/api/package/<project>/``."""
 
@@ -178,6 +187,23 @@ ROUTES: Final = (
         "api.delete_package",
         ("DELETE",),
     ),
+    Route(
+        "yank",
+        "/api/package/{name}/{target}/yank{slash:/?}",
+        APIPackageTargetResource,
+        Permission.ANYONE,
+        "api.yank_package",
+        ("POST",),
+    ),
+    Route(
+        "unyank",
+        "/api/package/{name}/{target}/unyank{slash:/?}",
+        APIPackageTargetResource,
+        Permission.ANYONE,
+        "api.unyank_package",
+        ("POST",),
+    ),
+    Route("s3_events", "/api/events/s3{slash:/?}", APIResource, Permission.ANYONE, "events.follow_s3", ("POST",)),
     Route("api", "/api{rest:/?.*}", APIResource, Permission.ANYONE, "home.nothing_here", ANY),
     Route("projects", "/{index:simple|pypi}/", SimpleResource, Permission.ANYONE, "simple.simple", slash=True),
     Route(

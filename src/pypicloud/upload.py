@@ -1,18 +1,26 @@
-"""What an upload must be to be taken: names that agree, digests that match, nothing that could become a path."""
+"""What an upload must be to be taken, and how it is put beside what is stored already.
+
+Taken are names that agree, digests that match, and nothing that could become a path.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from packaging.version import InvalidVersion, Version
 
-from pypicloud.errors import DigestMismatch, InvalidUpload
-from pypicloud.models import NormalizedName, Upload, normalized
+from pypicloud.errors import DigestMismatch, FileExists, InvalidUpload, PackageNotFound
+from pypicloud.models import NormalizedName, Package, Upload, normalized
+from pypicloud.storage.body import BLOCK
 from pypicloud.util import ALL_EXTENSIONS, PackageParseError, parse_filename
 
 if TYPE_CHECKING:
+    from pypicloud.cache.base import ICache
     from pypicloud.metadata import Distribution
 
 #: A project name as PEP 508 has it; anything else cannot be a project.
@@ -81,4 +89,84 @@ def check_agreement(name: NormalizedName, version: str, distribution: Distributi
     if not agrees:
         raise InvalidUpload(
             f"the metadata inside says version {distribution.version!r}, not {version!r}; build it anew"
+        )
+
+
+def store(
+    cache: ICache,
+    package: Package,
+    upload: Upload,
+    companions: Mapping[str, bytes],
+    may_overwrite: Callable[[], bool],
+) -> Package:
+    """Keep an upload, whose file name the caller has locked; the package as it is known then.
+
+    The same bytes under the same name change nothing. Raises :class:`FileExists` for others without the right.
+    """
+    sha256 = upload.digests["sha256"]
+    known = cache.fetch(package.filename)
+    if known is not None:
+        if known.name != package.name:
+            raise FileExists(f"File already exists: {package.filename!r} belongs to another project; rename yours")
+        # Another spelling of the version would be another place, and leave the old file behind.
+        package.version = known.version
+        if "path" in known.data:
+            # A file stays where its storage has it (compat.md 2.2).
+            package.data["path"] = known.data["path"]
+        if (known.data.get("hash_sha256") or _stored_digest(cache, known)) != sha256:
+            _demand(may_overwrite, package)
+        elif _is_stored(cache, known):
+            return known
+        else:
+            _keep_yanked(package, known)
+    try:
+        _put(cache, package, upload, companions, replace=known is not None)
+    except FileExists:
+        # The storage has a file that the cache does not know: an upload that was cut short between
+        # the two, or another server's that is not done yet. The same bytes adopt it.
+        if _stored_digest(cache, package) != sha256:
+            _demand(may_overwrite, package)
+        else:
+            _keep_yanked(package, cache.storage.stored(package))
+        _put(cache, package, upload, companions, replace=True)
+    return package
+
+
+def _put(cache: ICache, package: Package, upload: Upload, companions: Mapping[str, bytes], *, replace: bool) -> None:
+    with Path(upload.path).open("rb") as stream:
+        cache.store(package, stream, companions, replace=replace)
+
+
+def _keep_yanked(package: Package, before: Package | None) -> None:
+    """The same bytes stay yanked, whoever brings them again."""
+    if before is not None and before.yanked:
+        package.data["yanked"] = before.yanked
+
+
+def _is_stored(cache: ICache, known: Package) -> bool:
+    """Whether a known file is there; an upload of the same bytes brings back what was lost."""
+    try:
+        with cache.storage.open(known):
+            return True
+    except PackageNotFound:
+        return False
+
+
+def _stored_digest(cache: ICache, package: Package) -> str | None:
+    """The sha256 of the bytes in the storage; None if there are none."""
+    try:
+        with cache.storage.open(package) as stored:
+            digest = hashlib.sha256()
+            while block := stored.read(BLOCK):
+                digest.update(block)
+            return digest.hexdigest()
+    except PackageNotFound:
+        return None
+
+
+def _demand(may_overwrite: Callable[[], bool], package: Package) -> None:
+    if not may_overwrite():
+        raise FileExists(
+            f"File already exists: {package.filename!r} is stored with other bytes, and you may not overwrite it; "
+            "upload a new version"
         )

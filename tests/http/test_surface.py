@@ -38,6 +38,7 @@ PIECES = st.one_of(
             b"package",
             b"admin",
             b"rebuild",
+            b"yank",
             b"robots.txt",
             b".well-known",
             b"static",
@@ -228,6 +229,7 @@ def paths(draw: st.DrawFn) -> bytes:
         "{name}": st.one_of(st.sampled_from([b"acme", b"Acme", b"secret-plan"]), PIECES),
         "{version}": st.one_of(st.just(b"1.0"), PIECES),
         "{filename}": st.one_of(st.just(WHEEL.encode()), PIECES),
+        "{target}": st.one_of(st.sampled_from([b"1.0", WHEEL.encode()]), PIECES),
         "{filename:[^/]+}": st.one_of(st.just(WHEEL.encode()), PIECES),
     }
     return b"".join(draw(gaps.get(word, PIECES)) if word.startswith("{") else word.encode() for word in words)
@@ -272,8 +274,9 @@ def test_nothing_a_client_sends_breaks_the_server(target: Index, shot: Shot) -> 
     """No 5xx, no unknown status, errors in the one shape without a trace of the machine, and the files as before."""
     before = stored(target)
     content, content_type = shot.body if shot.method not in {"GET", "HEAD"} else (b"", shot.body[1])
-    # Who may delete would: dave reads, and no more.
-    user = "dave" if shot.method == "DELETE" and shot.user else shot.user
+    # Who may delete or yank would: dave reads, and no more.
+    changes = shot.method == "DELETE" or shot.path.rstrip(b"/").endswith(b"yank")
+    user = "dave" if changes and shot.user else shot.user
     headers = {"Content-Type": content_type, **shot.headers}
     answer = send(target, shot.method, shot.path, content, user=user, headers=headers, query=shot.query)
     assert answer.status_int in {200, 206, 301, 302, 304, 400, 401, 403, 404, 406, 409, 413, 416, 429}, answer.text

@@ -1,4 +1,4 @@
-"""``/api/package/``: lists, downloads, uploads and deletes for programs."""
+"""``/api/package/``: lists, downloads, uploads, deletes and yanks for programs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pypicloud.views import responses
 from pypicloud.views.simple import read_upload
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyramid.response import Response
 
+    from pypicloud.models import Package
     from pypicloud.request import PypicloudRequest
-    from pypicloud.route import APIPackageFileResource, APIPackageResource
+    from pypicloud.route import APIPackageFileResource, APIPackageResource, APIPackageTargetResource
 
 
 def all_packages(request: PypicloudRequest) -> Response:
@@ -55,3 +58,20 @@ def delete_package(context: APIPackageFileResource, request: PypicloudRequest) -
     """Delete a stored file."""
     request.index.delete(request.caller, context.name, context.filename)
     return responses.nothing()
+
+
+def yank_package(context: APIPackageTargetResource, request: PypicloudRequest) -> Response:
+    """Yank a stored file, or all files of a version (PEP 592)."""
+    is_form = request.content_type == "multipart/form-data"
+    reason = request.form.text("reason") if is_form else request.param("reason", None)
+    return _yanked(request, request.index.yank(request.caller, context.name, context.target, reason))
+
+
+def unyank_package(context: APIPackageTargetResource, request: PypicloudRequest) -> Response:
+    """Take back that a file, or all files of a version, are yanked."""
+    return _yanked(request, request.index.unyank(request.caller, context.name, context.target))
+
+
+def _yanked(request: PypicloudRequest, packages: Iterable[Package]) -> Response:
+    facts = [{**responses.package_facts(request, package), "yanked": package.yanked} for package in packages]
+    return responses.json_body(request, {"packages": facts})

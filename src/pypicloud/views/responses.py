@@ -71,8 +71,8 @@ def nothing() -> Response:
 
 
 def package_facts(request: PypicloudRequest, package: Package) -> dict[str, Any]:
-    """A package as the API shows it (compat.md 5.5)."""
-    return {
+    """A package as the API shows it (compat.md 5.5); only one that is yanked says so."""
+    facts = {
         "name": package.name,
         "filename": package.filename,
         "last_modified": int(package.last_modified.timestamp()),
@@ -81,6 +81,7 @@ def package_facts(request: PypicloudRequest, package: Package) -> dict[str, Any]
         "summary": package.summary,
         "metadata": package.get_metadata(),
     }
+    return {**facts, "yanked": package.yanked} if package.yanked else facts
 
 
 @functools.cache
