@@ -17,8 +17,11 @@ import pytest
 if TYPE_CHECKING:
     from support.caches import CacheWorld
     from support.services.aws import MiniStack, Moto
+    from support.services.azurite import Azurite
+    from support.services.gcs import GCS
     from support.services.mariadb import MariaDB
     from support.services.postgres import Postgres
+    from support.services.radosgw import RadosGW
     from support.services.redis_server import RedisCluster, RedisServer
 
 # Applications made by tests have no end at which they would close their files, and there are many.
@@ -32,13 +35,15 @@ pytest.register_assert_rewrite("pypicloud.testing", "support")
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_cloud() -> Iterator[None]:
-    """What the developer has of Amazon's credentials and settings is no business of tests, nor of their servers."""
+    """What the developer has of a cloud's credentials and settings is no business of tests, nor of their servers."""
+    clouds = ("AWS_", "AZURE_", "GOOGLE_", "GCE_", "GCLOUD_", "CLOUDSDK_", "IDENTITY_", "MSI_", "STORAGE_EMULATOR_")
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
+        for name in [name for name in os.environ if name.startswith(clouds)]:
             patch.delenv(name)
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
             patch.setenv(name, os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("CLOUDSDK_CONFIG", os.devnull)
         yield
 
 
@@ -119,4 +124,40 @@ def moto() -> Iterator[Moto]:
     from support.services.aws import Moto
 
     with Moto() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def radosgw() -> Iterator[RadosGW]:
+    """A real server of S3."""
+    from support.services.radosgw import RadosGW
+
+    with RadosGW() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[GCS]:
+    """Google Cloud Storage."""
+    from support.services.gcs import GCS
+
+    with GCS() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """Azure Blob Storage, as Azurite knows it."""
+    from support.services.azurite import Azurite
+
+    with Azurite() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def azurite_tls() -> Iterator[Azurite]:
+    """The same with TLS, where tokens are good, too."""
+    from support.services.azurite import Azurite
+
+    with Azurite(secure=True) as service:
         yield service

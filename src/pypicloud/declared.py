@@ -106,12 +106,7 @@ STORAGE: Final = Choice(
     storage.BACKENDS,
     IStorage,
     "storage.",
-    {
-        "s3": "S3Storage",
-        "cloudfront": "CloudFrontS3Storage",
-        "gcs": "GoogleCloudStorage",
-        "azure-blob": "AzureBlobStorage",
-    },
+    {},
 )
 ACCESS: Final = Choice(
     "access",
@@ -134,19 +129,6 @@ CHOICES: Final = (
 
 #: The settings of backends of 1.3.12 that this version does not have, by owner (compat.md 1.4 to 1.6).
 _LATER: Final = {
-    "the object storages": """
-        storage.bucket storage.region_name storage.prefix storage.prepend_hash storage.expire_after
-        storage.redirect_urls storage.server_side_encryption storage.object_acl storage.storage_class
-        storage.public_url storage.aws_access_key_id storage.aws_secret_access_key storage.aws_session_token
-        storage.api_version storage.endpoint_url storage.use_ssl storage.verify storage.signature_version
-        storage.user_agent storage.user_agent_extra storage.connect_timeout storage.read_timeout
-        storage.max_pool_connections storage.parameter_validation storage.proxies
-        storage.use_accelerate_endpoint storage.payload_signing_enabled storage.addressing_style
-        storage.cloud_front_domain storage.cloud_front_key_id storage.cloud_front_key_string
-        storage.cloud_front_key_file storage.gcp_service_account_json_filename storage.gcp_project_id
-        storage.gcp_use_iam_signer storage.iam_signer_service_account_email storage.gcp_api_endpoint
-        storage.storage_account_name storage.storage_account_key storage.storage_account_url
-        storage.storage_container_name""",
     "the sql access backend": "auth.db.*",
     "the ldap access backend": "auth.ldap.*",
     "the aws_secrets_manager access backend": """
@@ -157,13 +139,6 @@ _LATER: Final = {
 
 #: What older editions called what, as far as no declaration says it with ``was`` (compat.md 1.10).
 _OLDER: Final = {
-    "storage.access_key": "storage.aws_access_key_id",
-    "storage.secret_key": "storage.aws_secret_access_key",
-    "storage.region": "storage.region_name",
-    "aws.access_key": "storage.aws_access_key_id",
-    "aws.secret_key": "storage.aws_secret_access_key",
-    "aws.region": "storage.region_name",
-    "pypi.prepend_hash": "storage.prepend_hash",
     "auth.ldap.service_account": "auth.ldap.service_dn",
 }
 _OLDER_PREFIX: Final = "aws."
@@ -242,7 +217,7 @@ def check(settings: EnvironSettings) -> tuple[list[Finding], list[SettingError]]
     older = [Setting(key, TEXT, None, new) for key, new in _OLDER.items()]
     found = findings(settings, [*declared, *in_use, *later, *older], open_prefixes)
     found += _foreign(settings, {setting.key for setting in in_use}, declared, tuple(open_prefixes))
-    found += _older(settings, {setting.key for setting in [*declared, *in_use]})
+    found += _older(settings, {key for setting in [*declared, *in_use] for key in (setting.key, *setting.was)})
     found += _never_from_environment(settings)
     if settings.get(fallback.MODE.key) == "mirror":
         better = f"{fallback.MODE.key} = cache with {fallback.ALWAYS_SHOW_UPSTREAM.key} = true"
@@ -285,7 +260,7 @@ def _older(settings: EnvironSettings, known: set[str]) -> Iterator[Finding]:
         if old in settings and old not in known:
             yield Finding(old, f"is the older name of {new}; please rename it")
     for key in settings:
-        if key.startswith(_OLDER_PREFIX) and key not in _OLDER:
+        if key.startswith(_OLDER_PREFIX) and key not in known:
             new = f"storage.{key.removeprefix(_OLDER_PREFIX)}"
             yield Finding(key, f"is the older name of {new}; please rename it")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -149,24 +149,32 @@ def test_a_long_summary() -> None:
     assert listed.data == package.data
 
 
+def test_facts_that_do_not_fit() -> None:
+    """What is too much even without a summary is refused, and the file with it."""
+    storage = bucket()
+    with pytest.raises(InvalidUpload, match=r"take 2[0-9]{3} bytes, and the storage keeps 2048"):
+        storage.publish(make_package(summary="s", uploader="u" * 2000), io.BytesIO(CONTENT), {"metadata": b"m"})
+    assert storage.service.objects == {}
+
+
 def stored_facts(storage: MemoryBucket) -> dict[str, tuple[bytes, str | None, bytes | None]]:
     """The bytes, the summary and the companion of every file that is listed."""
     found = {}
     for package in storage.list():
-        companion = storage.open_companion(package, "metadata")
+        beside = storage.open_companion(package, "metadata")
         with storage.open(package) as stream:
-            found[package.filename] = (stream.read(), package.summary, companion and companion.read())
+            found[package.filename] = (stream.read(), package.summary, None if beside is None else beside.read())
         if "core_metadata" in package.data:
-            assert companion is not None
+            assert beside is not None
     return found
 
 
 def first(storage: MemoryBucket) -> None:
-    storage.publish(make_package(summary="old"), io.BytesIO(b"old"), {"metadata": b"o"})
+    storage.publish(make_package(content=b"old", summary="old"), io.BytesIO(b"old"), {"metadata": b"o"})
 
 
 def replace(storage: MemoryBucket) -> None:
-    storage.publish(make_package(summary="new"), io.BytesIO(b"new"), {"metadata": b"n"}, replace=True)
+    storage.publish(make_package(content=b"new", summary="new"), io.BytesIO(b"new"), {"metadata": b"n"}, replace=True)
 
 
 def delete(storage: MemoryBucket) -> None:
@@ -174,7 +182,7 @@ def delete(storage: MemoryBucket) -> None:
 
 
 def companion(storage: MemoryBucket) -> None:
-    storage.upload_companion(make_package(), "metadata", b"n")
+    storage.upload_companion(make_package(content=b"old"), "metadata", b"n")
 
 
 OLD = {"foo-1.0.tar.gz": (b"old", "old", b"o")}
@@ -231,22 +239,47 @@ def test_nothing_is_left_of_what_is_deleted_later() -> None:
 
 
 def test_facts_of_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Facts are not written on a file that was replaced since they were looked at."""
-    storage = bucket()
-    first(storage)
-    write = MemoryBucket._write_metadata
+    """Facts and companions are not written on a file that was replaced since they were looked at."""
 
     def late(self: MemoryBucket, found: StoredObject, metadata: Mapping[str, str]) -> None:
         replace(self)
         write(self, found, metadata)
 
-    monkeypatch.setattr(MemoryBucket, "_write_metadata", late)
-    for change in (storage.update_metadata, lambda package: storage.upload_companion(package, "metadata", b"x")):
-        with pytest.raises(BackendUnavailable, match="replaced at the same moment") as raised:
-            change(make_package(summary="late"))
-        assert raised.value.retry_after == 1
-    monkeypatch.undo()
-    assert stored_facts(storage)["foo-1.0.tar.gz"] == (b"new", "new", b"n")
+    write = MemoryBucket._write_metadata
+    for is_late in (False, True):
+        storage = bucket()
+        for change in (storage.update_metadata, lambda package: storage.upload_companion(package, "metadata", b"x")):
+            storage.publish(make_package(content=b"old"), io.BytesIO(b"old"), replace=True)
+            (package,) = storage.list()
+            package.summary = "late"
+            with monkeypatch.context() as patch:
+                if is_late:
+                    patch.setattr(MemoryBucket, "_write_metadata", late)
+                else:
+                    replace(storage)
+                with pytest.raises(BackendUnavailable, match="replaced at the same moment") as raised:
+                    change(package)
+            assert raised.value.retry_after == 1
+            assert stored_facts(storage)["foo-1.0.tar.gz"] == (b"new", "new", b"n")
+
+
+@pytest.mark.parametrize("work", [replace, delete, companion])
+def test_companions_of_others(work: Callable[[MemoryBucket], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes out of use with a file stays if another server has just stored one that it goes with."""
+    storage = bucket()
+    first(storage)
+    drop = MemoryBucket._drop
+
+    def late(self: MemoryBucket, key: str, companions: Collection[str]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryBucket, "_drop", drop)
+            # The same core metadata as before, as those of a wheel that is built anew are.
+            self.publish(make_package(content=b"anew"), io.BytesIO(b"anew"), {"metadata": b"o"}, replace=True)
+        drop(self, key, companions)
+
+    monkeypatch.setattr(MemoryBucket, "_drop", late)
+    work(storage)
+    assert stored_facts(storage) == {"foo-1.0.tar.gz": (b"anew", None, b"o")}
 
 
 def test_names_and_kinds_that_would_be_mistaken() -> None:

@@ -56,6 +56,7 @@ class Fleet:
         self.witness = Witness(directory)
         storage = {"pypi__storage": "support.witness.WitnessedStorage", "storage__witness": str(directory)}
         self.config = write_config(directory, **{**world.changes, **storage, **changes})
+        self.environment = {"PYTHONPATH": str(TESTS)}
 
     @contextlib.contextmanager
     def started(self, count: int, *options: str) -> Iterator[list[Server]]:
@@ -75,7 +76,7 @@ class Fleet:
         """One server; the block begins before it answers."""
         port = free_port()
         command = self.command("serve", "--host", LOOPBACK, "--port", str(port), *options)
-        return launched(command, port, self.directory, PYTHONPATH=str(TESTS))
+        return launched(command, port, self.directory, **self.environment)
 
     def command(self, name: str, *options: str) -> list[str]:
         """The command line of ``pypicloud <name>`` on the ini file."""
@@ -90,7 +91,7 @@ class Fleet:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.directory,
-            env=clean_environment(PYTHONPATH=str(TESTS)),
+            env=clean_environment(**self.environment),
             start_new_session=True,
         )
 
@@ -109,6 +110,13 @@ class Fleet:
         put(self.packages, f"{path}.meta", json.dumps({"hash_sha256": digest}).encode())
         put(self.packages, path, content)
         return filename, digest
+
+    def stored(self, beginning: str) -> dict[str, tuple[str, str]]:
+        """What lies in the storage of the projects whose names begin so: project and digest by file name."""
+        return {
+            path.name: (path.parents[1].name, hashlib.sha256(path.read_bytes()).hexdigest())
+            for path in self.packages.glob(f"{beginning}*/*/*.tar.gz")
+        }
 
 
 class Client:
@@ -195,7 +203,7 @@ def is_healthy(server: Server, patience: float = 20.0) -> bool:
         body = response.read()
     if response.status == 200:
         return True
-    if response.status not in {500, 503} or not json.loads(body)["cache"]:
+    if response.status not in {500, 503} or not any(json.loads(body).values()):
         raise AssertionError(f"/health was answered with {response.status}: {body!r}")
     return False
 

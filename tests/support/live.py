@@ -233,10 +233,16 @@ def launched(
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str | Path], port: int, directory: Path, *, scheme: str = "http", ready: str = "/health"
+    command: Sequence[str | Path],
+    port: int,
+    directory: Path,
+    *,
+    scheme: str = "http",
+    ready: str = "/health",
+    **environment: str,
 ) -> Iterator[Server]:
     """Run a server's command until the end of the block; it gets there once it answers at ``ready``."""
-    with launched(command, port, directory, scheme=scheme) as server:
+    with launched(command, port, directory, scheme=scheme, **environment) as server:
         server.wait(ready)
         yield server
 
@@ -253,10 +259,15 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 @contextlib.contextmanager
 def serving(
-    installation: Installation, config: Path, *options: str, port: int | None = None, scheme: str = "http"
+    installation: Installation,
+    config: Path,
+    *options: str,
+    port: int | None = None,
+    scheme: str = "http",
+    **environment: str,
 ) -> Iterator[Server]:
     """``pypicloud serve`` until the end of the block."""
     port = port or free_port()
     command = installation.command("pypicloud", "serve", config, "--host", LOOPBACK, "--port", str(port), *options)
-    with running(command, port, config.parent, scheme=scheme) as server:
+    with running(command, port, config.parent, scheme=scheme, **environment) as server:
         yield server

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeAlias
 
 from support.builds import build_sdist, sdist_name
 from support.fleet import JSON, Client, Fleet, files_of, projects_of
@@ -42,6 +42,10 @@ UPLOADERS: Final = 2
 READERS: Final = 2
 
 
+#: One turn of a worker, with a client for each server.
+Job: TypeAlias = Callable[[random.Random, list[Client]], None]
+
+
 class Refused(Exception):
     """A request was answered properly, but with 503."""
 
@@ -61,10 +65,15 @@ class Trial:
         self.counts: Counter[str] = Counter()
         self._over = threading.Event()
 
+    @property
+    def jobs(self) -> list[Job]:
+        """What everybody does, again and again."""
+        return [self._change] * UPLOADERS + [self._read] * READERS + [self._rebuild]
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """They work as long as the block lasts."""
-        jobs = [self._change] * UPLOADERS + [self._read] * READERS + [self._rebuild]
+        jobs = self.jobs
         with ThreadPoolExecutor(len(jobs)) as pool:
             done = [pool.submit(self._work, job, number) for number, job in enumerate(jobs)]
             try:
@@ -82,7 +91,7 @@ class Trial:
                 raise AssertionError(f"no {more} {word} in {within} s: {self.counts} {self.wrong[:3]}")
             time.sleep(0.02)
 
-    def _work(self, job: Callable[[random.Random, list[Client]], None], number: int) -> None:
+    def _work(self, job: Job, number: int) -> None:
         rng = random.Random(number)
         user = "root" if job == self._rebuild else "carol"
         clients = [Client(server, user, PATIENCE) for server in self.servers]
@@ -97,7 +106,7 @@ class Trial:
             for client in clients:
                 client.close()
 
-    def _judged(self, answer: Answer, what: str, *expected: int) -> Answer:
+    def judged(self, answer: Answer, what: str, *expected: int) -> Answer:
         """An answer that is as it must be. Raises :class:`Refused` if the cache is away, which is no mistake."""
         self.counts[f"{what} {answer.status}"] += 1
         if answer.status not in {*expected, 503}:
@@ -117,10 +126,10 @@ class Trial:
         name = f"new-{rng.randrange(5)}"
         filename, content = sdist_name(name, version), build_sdist(name, version)
         with self.history.writing(name, filename, hashlib.sha256(content).hexdigest()):
-            self._judged(rng.choice(clients).upload(filename, content), "upload", 200)
+            self.judged(rng.choice(clients).upload(filename, content), "upload", 200)
         if rng.random() < 0.3:
             with self.history.writing(name, filename, None):
-                self._judged(rng.choice(clients).delete(name, filename), "delete", 200)
+                self.judged(rng.choice(clients).delete(name, filename), "delete", 200)
 
     def _read(self, rng: random.Random, clients: list[Client]) -> None:
         """Look at a page: of a project that is there all along, of one that is changing, or of all."""
@@ -129,14 +138,14 @@ class Trial:
         if kind == "stored":
             name = rng.choice(list(self.stored))
             # Neither 404 nor a redirect to the upstream index is right for what is stored.
-            answer = self._judged(client.ask(f"/simple/{name}/", headers={"Accept": JSON}), "page", 200)
+            answer = self.judged(client.ask(f"/simple/{name}/", headers={"Accept": JSON}), "page", 200)
             if files_of(answer) != self.stored[name]:
                 self.wrong.append(f"{name} shows {files_of(answer)}")
             return
         name = f"new-{rng.randrange(5)}"
         path = "/simple/" if kind == "list" else f"/simple/{name}/"
         asked = time.monotonic()
-        answer = self._judged(
+        answer = self.judged(
             client.ask(path, headers={"Accept": JSON}), kind, *((200,) if kind == "list" else (200, 302))
         )
         answered = time.monotonic()
@@ -154,7 +163,7 @@ class Trial:
         """Rebuild the cache, and rest a little."""
         answer = rng.choice(clients).ask("/admin/rebuild", "POST")
         self._over.wait(0.3)
-        self._judged(answer, "rebuild", 200)
+        self.judged(answer, "rebuild", 200)
 
     def check(self) -> None:
         """See that every answer was right, that nothing acknowledged is lost, and that a rebuild makes all right."""
@@ -181,10 +190,7 @@ class Trial:
 
     def _compare(self) -> None:
         """See that after a rebuild every server shows what is stored, and that all of it can be downloaded."""
-        stored = {
-            path.name: (path.parents[1].name, hashlib.sha256(path.read_bytes()).hexdigest())
-            for path in self.fleet.packages.glob("new-*/*/*.tar.gz")
-        }
+        stored = self.fleet.stored("new-")
         for server in self.servers:
             with contextlib.closing(Client(server)) as client:
                 names = {project for project, _ in stored.values()}

@@ -155,8 +155,8 @@ def test_documented_families_are_known(key: str) -> None:
 )
 def test_older_spellings_name_the_new_key(old: str, new: str) -> None:
     """What older editions called otherwise is named with today's key."""
-    in_use = {"pypi.db": "dynamo"} if old.startswith("db.") else {}
-    findings, _ = checked({old: "file", **in_use})
+    in_use = {"pypi.db": "dynamo"} if old == "pypi.s3" else {"pypi.db": "dynamo", "pypi.storage": "s3"}
+    findings, _ = checked({**in_use, old: "file"})
     assert f"is the older name of {new};" in findings[old]
 
 
@@ -169,9 +169,6 @@ def test_mirror_is_named() -> None:
 @pytest.mark.parametrize(
     ("key", "owner"),
     [
-        ("storage.bucket", "object storages"),
-        ("storage.cloud_front_key_string", "object storages"),
-        ("storage.storage_account_key", "object storages"),
         ("auth.db.url", "sql"),
         ("auth.ldap.service_dn", "ldap"),
         ("auth.secret_id", "aws_secrets_manager"),
@@ -188,9 +185,9 @@ def test_keys_of_missing_backends_are_no_slips(key: str, owner: str) -> None:
 
 def test_variables_of_missing_backends_are_no_slips() -> None:
     """The same holds for what the environment sets."""
-    findings, _ = checked({}, PPC_AUTH_LDAP_URL="ldap://x", PPC_STORAGE_BUCKET="b")
+    findings, _ = checked({}, PPC_AUTH_LDAP_URL="ldap://x", PPC_AUTH_SECRET_ID="b")
     assert "ldap" in findings["PPC_AUTH_LDAP_URL"]
-    assert "object storages" in findings["storage.bucket"]
+    assert "aws_secrets_manager" in findings["auth.secret_id"]
 
 
 MISSING = [

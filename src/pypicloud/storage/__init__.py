@@ -12,12 +12,30 @@ from pypicloud.settings import EnvironSettings
 from pypicloud.storage.base import IStorage
 
 if TYPE_CHECKING:
+    from pypicloud.storage.azure_blob import AzureBlobStorage
     from pypicloud.storage.files import FileStorage
+    from pypicloud.storage.gcs import GoogleCloudStorage
+    from pypicloud.storage.s3 import CloudFrontS3Storage, S3Storage
 
 #: The built-in backends by short name.
-BACKENDS: Final = {"file": "pypicloud.storage.files:FileStorage"}
+BACKENDS: Final = {
+    "file": "pypicloud.storage.files:FileStorage",
+    "s3": "pypicloud.storage.s3:S3Storage",
+    "cloudfront": "pypicloud.storage.s3:CloudFrontS3Storage",
+    "gcs": "pypicloud.storage.gcs:GoogleCloudStorage",
+    "azure-blob": "pypicloud.storage.azure_blob:AzureBlobStorage",
+}
 
-__all__ = ["BACKENDS", "FileStorage", "IStorage", "get_storage_impl"]
+__all__ = [
+    "BACKENDS",
+    "AzureBlobStorage",
+    "CloudFrontS3Storage",
+    "FileStorage",
+    "GoogleCloudStorage",
+    "IStorage",
+    "S3Storage",
+    "get_storage_impl",
+]
 
 
 def get_storage_impl(settings: EnvironSettings) -> Callable[[Any], IStorage]:

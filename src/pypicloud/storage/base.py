@@ -131,6 +131,8 @@ class IStorage:
             else:
                 stream = stack.enter_context(self.open(package))
             body = FileBody(stream, stack.pop_all().close, start=start, stop=stop)
+            if self.request is None or self.request.method != "HEAD":
+                body.begin()
         return _filled(response, body, None if stop is None else stop - start)
 
     def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
@@ -198,6 +200,10 @@ class IStorage:
 
     def redirect_url(self, package: Package) -> str | None:
         """Where the client can download the file itself; None if the server has to send it."""
+        return None
+
+    def kept_url(self, package: Package) -> str | None:
+        """What :meth:`redirect_url` would answer, if memory has it and :meth:`download_response` is no other's."""
         return None
 
     def local_path(self, package: Package) -> str | None:

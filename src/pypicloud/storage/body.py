@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
 
 #: How many bytes are read and sent at a time.
-BLOCK: Final = 1 << 16
+BLOCK: Final = 1 << 18
 
 _ONE_RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)[ \t]*-[ \t]*([0-9]*)[ \t]*", re.IGNORECASE)
 
@@ -93,16 +93,31 @@ class FileBody:
         self.start = start
         self.stop = stop
         self._stream = stream
+        self._first = b""
+
+    def begin(self) -> None:
+        """Read the first block now, as long as what goes wrong can still be answered; then the body is closed."""
+        try:
+            self._first = self._read(self._left)
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
-        left = None if self.stop is None else self.stop - self.start
-        while left is None or left > 0:
-            block = self._stream.read(BLOCK if left is None else min(BLOCK, left))
-            if not block:
-                return
+        left = self._left
+        block, self._first = self._first or self._read(left), b""
+        while block:
             if left is not None:
                 left -= len(block)
             yield block
+            block = self._read(left)
+
+    @property
+    def _left(self) -> int | None:
+        return None if self.stop is None else self.stop - self.start
+
+    def _read(self, left: int | None) -> bytes:
+        return self._stream.read(BLOCK if left is None else min(BLOCK, left)) if left != 0 else b""
 
     def app_iter_range(self, start: int, stop: int) -> FileBody:
         """The same file's body, narrowed to a range that is counted from this body's start (WebOb's name)."""

@@ -21,7 +21,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,9 @@ LOG = logging.getLogger(__name__)
 DIGITS: Final = 32
 
 _COMPANION: Final = re.compile(rf"\.[0-9a-f]{{{DIGITS}}}\.(?:{'|'.join(COMPANION_FACTS)})\Z")
+
+#: The facts that tell one file's bytes from another's.
+_OF_BYTES: Final = frozenset({"size", "hash_sha256", "hash_md5"})
 
 #: How often a file is replaced anew because somebody else has just replaced it.
 ATTEMPTS: Final = 30
@@ -187,6 +190,8 @@ class BucketStorage(ObjectStoreStorage):
         found = self.stored(package)
         if found is None:
             raise missing(package)
+        # A package keeps no facts that are zero.
+        found.data.setdefault("size", 0)
         return super().stream_response(found)
 
     def open_companion(self, package: Package, kind: str) -> BinaryIO | None:
@@ -246,10 +251,10 @@ class BucketStorage(ObjectStoreStorage):
                     self._write_companion(kept[kind], package, data)
                 before = self._put(key, stream, size, metadata, replace=replace)
             except BaseException:
-                self._tidy(key, kept.values())
+                self._tidy(key, list(kept.values()))
                 raise
         if before is not None:
-            self._drop(companion_keys(before) - set(kept.values()))
+            self._tidy(key, companion_keys(before))
 
     def _put(
         self, key: str, stream: BinaryIO, size: int, metadata: Mapping[str, str], *, replace: bool
@@ -291,7 +296,7 @@ class BucketStorage(ObjectStoreStorage):
             # Nothing can be stored under such a name.
             return
         self._remove(key)
-        self._drop(each for each in self._keys(f"{key}.") if _COMPANION.fullmatch(each.removeprefix(key)))
+        self._drop(key, {each for each in self._keys(f"{key}.") if _COMPANION.fullmatch(each.removeprefix(key))})
 
     def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
         """Keep a companion beside a stored file."""
@@ -304,7 +309,7 @@ class BucketStorage(ObjectStoreStorage):
         stored.data[fact] = digest
         self._change(found, stored)
         package.data[fact] = digest
-        self._drop(old - companion_keys(stored))
+        self._tidy(found.key, old - {key})
 
     def update_metadata(self, package: Package) -> None:
         """Rewrite the facts that are stored with a file; the upload time and the companions stay."""
@@ -316,31 +321,36 @@ class BucketStorage(ObjectStoreStorage):
         package.summary = stored.summary
 
     def _demand(self, package: Package) -> tuple[StoredObject, Package]:
-        """The object of a package's file, and the package as it is stored."""
+        """The object of a package's file, and the package as it is stored.
+
+        Raises :class:`BackendUnavailable` if the file was replaced since the package was read.
+        """
         found = self._head(self._stored_key(package))
         stored = None if found is None else self._package(found, Package)
         if found is None or stored is None:
             raise missing(package)
+        if any(package.data.get(fact, value) != value for fact, value in stored.data.items() if fact in _OF_BYTES):
+            raise _replaced(package)
         return found, stored
 
     def _change(self, found: StoredObject, package: Package) -> None:
         try:
             self._write_metadata(found, object_facts.written(package, self.notation))
         except FileExists as error:
-            reason = f"{package.filename!r} was replaced at the same moment; please try again"
-            raise BackendUnavailable(reason, retry_after=1) from error
+            raise _replaced(package) from error
 
-    def _tidy(self, key: str, keys: Iterable[str]) -> None:
-        """After a failure: remove those companions that no file needs."""
+    def _tidy(self, key: str, companions: Collection[str]) -> None:
+        """Remove those companions that the file does not need, if that is possible: they do no harm."""
         try:
-            found = self._head(key)
-            self._drop(set(keys) - (set() if found is None else companion_keys(found)))
+            self._drop(key, companions)
         except BackendUnavailable as error:
             LOG.warning("Something may be left of the upload of %r: %s", key, error)
 
-    def _drop(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._remove(key)
+    def _drop(self, key: str, companions: Collection[str]) -> None:
+        """Remove those companions that the file does not need as it is now: others may have just stored it anew."""
+        found = self._head(key) if companions else None
+        for each in set(companions) - (set() if found is None else companion_keys(found)):
+            self._remove(each)
 
 
 def is_package_key(key: str) -> bool:
@@ -375,6 +385,10 @@ def package_of(found: StoredObject, factory: Callable[..., Package]) -> Package:
 def missing(package: Package) -> PackageNotFound:
     """The error for a file that is not there."""
     return PackageNotFound(f"the file {package.filename!r} is not in the storage")
+
+
+def _replaced(package: Package) -> BackendUnavailable:
+    return BackendUnavailable(f"{package.filename!r} was replaced at the same moment; please try again", retry_after=1)
 
 
 def exists(key: str) -> FileExists:

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pypicloud.dateutil import UTC
+from pypicloud.errors import InvalidUpload
 from pypicloud.models import METADATA_FIELDS, Package
 from pypicloud.util import PackageParseError, normalize_metadata_value, parse_filename
 
@@ -54,17 +55,25 @@ class Notation:
         return field.replace("_", self.separator)
 
     def value(self, text: str) -> str:
-        """A field's value as the service takes it."""
-        return normalize_metadata_value(text) if self.is_ascii else text
+        """A field's value as the service takes it; in ASCII it is a header, which begins and ends with no space."""
+        if not self.is_ascii:
+            return text
+        return "".join(filter(str.isprintable, normalize_metadata_value(text))).strip()
 
 
 def written(package: Package, notation: Notation) -> dict[str, str]:
     """The metadata of the object that holds a package's file; what does not fit is cut off the summary.
 
     The package is given the summary that was written, so that it says what the next rebuild will read.
+    Raises :class:`InvalidUpload` if there is too much besides.
     """
     metadata = _metadata(package, notation)
-    while _size(metadata) > notation.limit and package.summary:
+    while (size := _size(metadata)) > notation.limit:
+        if not package.summary:
+            raise InvalidUpload(
+                f"the facts of {package.filename!r} take {size} bytes, and the storage keeps {notation.limit}; "
+                "shorten what the package requires, or the reason why it is yanked"
+            )
         package.summary = _shorter(package.summary)
         metadata = _metadata(package, notation)
     return metadata
@@ -126,9 +135,9 @@ def _moment(text: str | None) -> datetime | None:
     return None
 
 
-def _shorter(summary: str) -> str:
+def _shorter(summary: str) -> str | None:
     kept = summary.removesuffix(_CUT)[:-_STEP].rstrip()
-    return kept + _CUT if kept else ""
+    return kept + _CUT if kept else None
 
 
 def _size(metadata: Mapping[str, str]) -> int:

@@ -19,11 +19,17 @@ from typing import Any, BinaryIO, ClassVar, Final, cast
 
 from pypicloud.errors import BackendUnavailable, PackageNotFound
 from pypicloud.models import Package
-from pypicloud.settings import BOOLEAN, SECONDS, TEXT, EnvironSettings, Setting
+from pypicloud.settings import BOOLEAN, REQUIRED, SECONDS, TEXT, EnvironSettings, Kind, Setting
 from pypicloud.storage.base import IStorage, check_segments
 
 LOG = logging.getLogger(__name__)
 
+#: How many seconds a signed URL can be used unless the settings say otherwise.
+DAY: Final = 86400
+
+BUCKET: Final = Setting(
+    "storage.bucket", TEXT, REQUIRED, "The bucket; one that does not exist is made.", was=("aws.bucket",)
+)
 REGION: Final = Setting(
     "storage.region_name",
     TEXT,
@@ -41,7 +47,7 @@ PREPEND_HASH: Final = Setting(
     "Whether the keys of new objects begin with four hexadecimal digits that spread the load.",
     was=("pypi.prepend_hash",),
 )
-EXPIRE_AFTER: Final = Setting("storage.expire_after", SECONDS, 86400, "How many seconds a signed URL can be used.")
+EXPIRE_AFTER: Final = Setting("storage.expire_after", SECONDS, DAY, "How many seconds a signed URL can be used.")
 REDIRECT_URLS: Final = Setting(
     "storage.redirect_urls",
     BOOLEAN,
@@ -55,6 +61,25 @@ OBJECT_ACL: Final = Setting("storage.object_acl", TEXT, "", "The canned ACL of n
 STORAGE_CLASS: Final = Setting("storage.storage_class", TEXT, "", "The storage class of new objects.")
 PUBLIC_URL: Final = Setting(
     "storage.public_url", BOOLEAN, False, "Whether URLs are unsigned, because everybody may read the bucket."
+)
+
+#: A secret that is shorter could be guessed.
+SHORTEST_SECRET: Final = 16
+
+
+def _secret(text: str) -> str:
+    if len(text) < SHORTEST_SECRET or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"must be at least {SHORTEST_SECRET} plain characters, for example 32 random hex digits")
+    return text
+
+
+WEBHOOK_SECRET: Final = Setting(
+    "storage.webhook_secret",
+    Kind("text", _secret),
+    None,
+    "The secret with which an object store may tell of changes in the bucket at /api/events/s3; without it, "
+    "there is no such address.",
+    secret=True,
 )
 
 #: How many signed URLs are kept, and for how many seconds at most. With temporary credentials a URL ends with
@@ -74,15 +99,20 @@ class URLMemory:
         self._kept: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._changing = threading.Lock()
 
+    def kept(self, key: str) -> str | None:
+        """The URL of a key, if it is kept and still fresh."""
+        kept = self._kept.get(key)
+        return kept[1] if kept is not None and time.monotonic() < kept[0] else None
+
     def get(self, key: str, make: Callable[[], str]) -> str:
         """The URL of a key, made anew unless it is kept and still fresh."""
-        now = time.monotonic()
-        kept = self._kept.get(key)
-        if kept is not None and now < kept[0]:
-            return kept[1]
+        until = time.monotonic() + self._seconds
+        url = self.kept(key)
+        if url is not None:
+            return url
         url = make()
         with self._changing:
-            self._kept[key] = (now + self._seconds, url)
+            self._kept[key] = (until, url)
             self._kept.move_to_end(key)
             while len(self._kept) > URLS_KEPT:
                 self._kept.popitem(last=False)
@@ -127,7 +157,7 @@ class ObjectStoreStorage(IStorage):
         **kwargs: Any,
     ) -> None:
         super().__init__(request, **kwargs)
-        self.expire_after = EXPIRE_AFTER.default if expire_after is None else expire_after
+        self.expire_after = DAY if expire_after is None else expire_after
         self.bucket_prefix = bucket_prefix or ""
         self.prepend_hash = prepend_hash is not False
         self.redirect_urls = redirect_urls is not False
@@ -160,15 +190,20 @@ class ObjectStoreStorage(IStorage):
     @classmethod
     def _expire_after(cls, settings: EnvironSettings) -> int:
         """How long signed URLs live, within what the service allows (compat.md 2.4)."""
-        wanted = EXPIRE_AFTER.read(settings)
-        if cls.longest_expiry is None or wanted <= cls.longest_expiry:
+        wanted, longest = EXPIRE_AFTER.read(settings), cls._longest_expiry(settings)
+        if longest is None or wanted <= longest:
             return wanted
         LOG.warning(
             "%s = %d is more than the service allows; URLs expire after %d seconds",
             EXPIRE_AFTER.key,
             wanted,
-            cls.longest_expiry,
+            longest,
         )
+        return longest
+
+    @classmethod
+    def _longest_expiry(cls, settings: EnvironSettings) -> int | None:
+        """How many seconds the service lets a signed URL live at most; None for no bound."""
         return cls.longest_expiry
 
     @classmethod
@@ -213,6 +248,11 @@ class ObjectStoreStorage(IStorage):
     def redirect_url(self, package: Package) -> str:
         """The store's own URL of a package's object."""
         return self.urls.get(self.get_path(package), lambda: self._generate_url(package))
+
+    def kept_url(self, package: Package) -> str | None:
+        """The store's own URL of a package's object, if it was made a moment ago."""
+        is_ours = type(self).download_response is IStorage.download_response
+        return self.urls.kept(self.get_path(package)) if is_ours else None
 
     def _generate_url(self, package: Package) -> str:
         """The store's own URL of a package's object, signed unless everybody may read it."""
