@@ -15,7 +15,7 @@ from pypicloud import __version__, scripts
 from pypicloud.cache import SQLCache
 from pypicloud.cache.rebuild import Rebuilt
 from pypicloud.errors import BackendUnavailable
-from pypicloud.scripts import rebuild
+from pypicloud.scripts import progress
 from pypicloud.scripts.failures import told
 from pypicloud.scripts.main import COMMANDS, main
 
@@ -44,8 +44,8 @@ class Terminal(io.StringIO):
 
 def test_the_documented_names_are_functions() -> None:
     """Each name documented for pypicloud.scripts is a function, not the module of the same name."""
-    names = ["bucket_validate", "gen_password", "make_config", "prompt", "prompt_option", "promptyn"]
-    names += ["storage_account_name_validate", "wrapped_input"]
+    names = ["bucket_validate", "gen_password", "make_config", "migrate_packages", "prompt", "prompt_option"]
+    names += ["promptyn", "storage_account_name_validate", "wrapped_input"]
     assert set(names) == set(scripts.__all__)
     assert all(callable(getattr(scripts, name)) for name in names)
 
@@ -179,7 +179,7 @@ def test_progress_without_a_terminal(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a terminal a plain line says now and then how far the rebuild is."""
-    monkeypatch.setattr(rebuild, "INTERVAL", 0)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
     assert main(["rebuild", str(config)]) == 0
     assert capsys.readouterr().err == "2 files so far\n"
 

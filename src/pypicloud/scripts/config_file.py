@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from pypicloud.settings import EnvironSettings, load_ini
 
@@ -12,6 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", metavar="CONFIG", help="the ini file; CONFIG#name reads [app:name] instead of [app:main]"
     )
+    add_variables(parser)
+
+
+def add_variables(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that give variables in a file their values."""
     parser.add_argument(
         "variables",
         metavar="NAME=value",
@@ -34,3 +40,16 @@ def read(arguments: argparse.Namespace) -> EnvironSettings:
     """The settings in the file and the environment. Raises :class:`pypicloud.errors.SettingError`."""
     path, _, section = arguments.config.partition("#")
     return load_ini(path, section or "main", dict(arguments.variables))
+
+
+def read_checked(arguments: argparse.Namespace) -> EnvironSettings:
+    """The same, for a command that works with them: what is odd is printed, and what is wrong raised."""
+    from pypicloud.declared import check  # It knows the whole server, which the help of a command can do without.
+
+    settings = read(arguments)
+    findings, errors = check(settings)
+    for finding in findings:
+        print(f"warning: {finding.key} {finding.message}", file=sys.stderr)
+    if errors:
+        raise errors[0]
+    return settings

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-from pypicloud.errors import PypicloudError
+from pypicloud.errors import PypicloudError, SettingError
 
 #: The exit status of a command that was stopped with Ctrl-C, as shells have it.
 INTERRUPTED: Final = 130
@@ -36,3 +38,24 @@ def told(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
         return telling
 
     return decorate
+
+
+@contextmanager
+def explained(arguments: argparse.Namespace, failed: str = "") -> Iterator[None]:
+    """Give whatever a backend raises the form that is told, after what has failed; ``--traceback`` lets it through."""
+    try:
+        yield
+    except SettingError:
+        raise
+    except Exception as error:
+        if arguments.traceback:
+            raise
+        # A backend may be anybody's, and raise anything.
+        reason = in_words(error) if isinstance(error, PypicloudError) else f"{type(error).__name__}: {error}"
+        raise PypicloudError(f"{failed}{reason}") from error
+
+
+def in_words(error: PypicloudError) -> str:
+    """What is wrong, with what a backend says to those who run the server, and not to clients."""
+    reason = "" if isinstance(error, SettingError) else getattr(error, "reason", "")
+    return f"{error.message}: {reason}" if reason else error.message

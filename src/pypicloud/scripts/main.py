@@ -17,6 +17,10 @@ COMMANDS: Final = {
     "serve": ("run the server", "pypicloud.server"),
     "check-config": ("say what a config file means, and what is wrong with it", "pypicloud.scripts.check_config"),
     "rebuild": ("make the cache agree with the storage", "pypicloud.scripts.rebuild"),
+    "s3-sync": ("follow a queue of S3 events, so that the cache agrees with the bucket", "pypicloud.scripts.s3_sync"),
+    "migrate": ("move all files from one storage to another", "pypicloud.scripts.migrate"),
+    "backfill": ("add what 1.3.12 did not keep about the files it stored", "pypicloud.scripts.backfill"),
+    "yank": ("let installers pass over a version", "pypicloud.scripts.yank"),
 }
 
 

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
 
 from pypicloud.cache import get_cache_impl
 from pypicloud.cache.base import ICache
-from pypicloud.declared import check
-from pypicloud.errors import PypicloudError, SettingError
-from pypicloud.scripts import config_file
-
-#: How many seconds pass between two lines of progress where there is no terminal.
-INTERVAL: Final = 5.0
+from pypicloud.scripts import config_file, progress
+from pypicloud.scripts.failures import explained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,51 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rebuild the cache that an ini file configures, and say what was done."""
-    settings = config_file.read(arguments)
-    findings, errors = check(settings)
-    for finding in findings:
-        print(f"warning: {finding.key} {finding.message}", file=sys.stderr)
-    if errors:
-        raise errors[0]
-    try:
+    settings = config_file.read_checked(arguments)
+    with explained(arguments, "the rebuild failed: "):
         cache: ICache = get_cache_impl(settings)(None)
-        with _progress() as progress:
-            rebuilt = cache.rebuild(progress, allow_empty=arguments.allow_empty)
-    except SettingError:
-        raise
-    except Exception as error:
-        if arguments.traceback:
-            raise
-        # A backend may be anybody's, and raise anything.
-        reason = error.message if isinstance(error, PypicloudError) else f"{type(error).__name__}: {error}"
-        raise PypicloudError(f"the rebuild failed: {reason}") from error
+        with progress.listing() as listing:
+            rebuilt = cache.rebuild(listing, allow_empty=arguments.allow_empty)
     print(rebuilt)
     return 0
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
-    """What is told the number of files seen so far: a live line on a terminal, a plain one now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain_progress()
-        return
-    from rich.console import Console  # Only a terminal needs it.
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} files"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        # How many files there will be is not known before all are listed.
-        task = bar.add_task("rebuild", total=None)
-        yield lambda count: bar.update(task, completed=count)
-
-
-def _plain_progress() -> Callable[[int], None]:
-    last = time.monotonic()
-
-    def tell(count: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= INTERVAL:
-            last = time.monotonic()
-            print(f"{count} files so far", file=sys.stderr, flush=True)
-
-    return tell

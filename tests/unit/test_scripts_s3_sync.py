@@ -1,0 +1,173 @@
+"""``pypicloud s3-sync`` beside a queue and a bucket that fail, and when it is told to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from pypicloud.errors import BackendUnavailable, PypicloudError
+from pypicloud.scripts.s3_sync import Follower, Queue
+from pypicloud.settings import EnvironSettings
+from pypicloud.testing.memory_cache import MemoryCache
+from support.bucket import MemoryBucket
+
+KEY = "acme/acme-1.0.tar.gz"
+EVENT = json.dumps({"Records": [{"eventSource": "aws:s3", "s3": {"object": {"key": KEY}}}]})
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Script:
+    """A queue that gives what a test wants, and writes down what is done to it."""
+
+    url = "https://sqs.example/1/events"
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers: Iterator[Any] = iter(answers)
+        self.did: list[Any] = []
+
+    def receive(self, wait: int) -> Messages:
+        """The next answer; one that can be called is, and an error is raised."""
+        answer = next(self.answers)
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, BaseException):
+            raise answer
+        return cast("Messages", answer)
+
+    def delete(self, messages: Messages) -> None:
+        """Write it down."""
+        self.did.append(("delete", len(messages)))
+
+    def give_back(self, messages: Messages, pause: int) -> None:
+        """Write it down."""
+        self.did.append(("give back", len(messages), pause))
+
+
+def message(body: str = EVENT) -> dict[str, str]:
+    """A message as SQS gives it."""
+    return {"MessageId": "1", "ReceiptHandle": "r", "Body": body}
+
+
+def stop() -> list[Any]:
+    """What an init system does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return []
+
+
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    """A bucket with one package in it."""
+    bucket = MemoryBucket(objects={})
+    bucket.put(KEY, name="acme", version="1.0")
+    return bucket
+
+
+@pytest.fixture
+def cache(bucket: MemoryBucket) -> MemoryCache:
+    """An empty cache over that bucket."""
+    return MemoryCache(storage=lambda _: bucket)
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses, which take no time here."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    return pauses
+
+
+def follower(script: Script, cache: MemoryCache) -> Follower:
+    """The follower of that queue."""
+    return Follower(cast("Queue", script), lambda _: cache)
+
+
+def test_a_queue_that_is_away(cache: MemoryCache, slept: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """A queue that does not answer is asked again after longer and longer pauses, and goes on as before then."""
+    away = BackendUnavailable("the queue does not answer")
+    script = Script(away, away, away, [message()], away, stop)
+    follower(script, cache).follow()
+    assert cache.distinct() == ["acme"]
+    assert slept == [1, 2, 4, 1]
+    assert script.did == [("delete", 1)]
+    assert "the queue does not answer; the next try is in 4 s" in caplog.text
+
+
+def test_pauses_have_an_end(cache: MemoryCache, slept: list[float]) -> None:
+    """However long a queue is away, it is asked every minute."""
+    script = Script(*[BackendUnavailable("away")] * 40, stop)
+    follower(script, cache).follow()
+    assert max(slept) == 60
+
+
+def test_a_bucket_that_is_away(cache: MemoryCache, bucket: MemoryBucket, slept: list[float]) -> None:
+    """While the bucket does not answer, messages are given back, to come again after the pause; none is deleted."""
+
+    def again() -> Messages:
+        bucket.is_down = False
+        return [message()]
+
+    bucket.is_down = True
+    script = Script([message(), message("{}")], [message()], again, stop)
+    follower(script, cache).follow()
+    assert script.did == [("give back", 1, 1), ("give back", 1, 2), ("delete", 1)]
+    assert slept == [1, 2]
+    assert cache.distinct() == ["acme"]
+
+
+def test_told_to_end_at_work(cache: MemoryCache, bucket: MemoryBucket) -> None:
+    """What was begun when it is told to end is brought to its end, and nothing new is begun."""
+
+    def hook(_: str) -> None:
+        bucket.hook = lambda _: None
+        stop()
+
+    bucket.hook = hook
+    script = Script([message()], [message()])
+    follower(script, cache).follow()
+    assert cache.distinct() == ["acme"]
+    assert script.did == [("delete", 1)]
+    assert list(script.answers) == [[message()]]
+
+
+def test_what_somebody_has_to_put_right(cache: MemoryCache) -> None:
+    """A queue that will never answer ends the command."""
+    with pytest.raises(PypicloudError, match="no such queue"):
+        follower(Script(PypicloudError("there is no such queue")), cache).follow()
+
+
+def test_signals_are_given_back(cache: MemoryCache) -> None:
+    """Afterwards the signals mean again what they meant before."""
+    before = signal.getsignal(signal.SIGTERM)
+    follower(Script(stop), cache).follow()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/123/q", "eu-west-1"),
+        ("https://sqs-fips.us-gov-west-1.amazonaws.com/123/q", "us-gov-west-1"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/123/q", "cn-north-1"),
+        ("https://eu-central-1.queue.amazonaws.com/123/q", "eu-central-1"),
+        ("http://127.0.0.1:9324/queue/q", "ap-south-1"),
+    ],
+)
+def test_region(url: str, region: str) -> None:
+    """The region is that of the queue's address, or else of the bucket; what is asked for beats both."""
+    settings = EnvironSettings({"storage.region_name": "ap-south-1"}, env={})
+    assert Queue(url, settings)._client.meta.region_name == region
+    assert Queue(url, settings, "eu-north-1")._client.meta.region_name == "eu-north-1"
+
+
+def test_credentials() -> None:
+    """Credentials of the storage are those for the queue, too."""
+    keys = {"storage.aws_access_key_id": "key", "storage.aws_secret_access_key": "secret"}
+    queue = Queue("https://sqs.eu-west-1.amazonaws.com/1/q", EnvironSettings(keys, env={}))
+    assert queue._client._request_signer._credentials.access_key == "key"
