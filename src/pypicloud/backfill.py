@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 from pypicloud.cache.base import ICache
 from pypicloud.cache.together import Saver
 from pypicloud.crew import Crew, Pace, Patience, Stopped, Tally
-from pypicloud.errors import InvalidDistribution, NotSupported, PackageNotFound, PypicloudError
+from pypicloud.errors import BackendUnavailable, InvalidDistribution, NotSupported, PackageNotFound, PypicloudError
 from pypicloud.metadata import Distribution, parse_metadata, read_distribution, wheel_metadata
 from pypicloud.models import Package, normalized, parse_version
 from pypicloud.storage.base import IStorage
@@ -179,13 +179,24 @@ class Filler:
                 with measured(self.storage, stored, between=lambda: self.patience.wait(0)) as found:
                     if stored.data.get("hash_md5") not in {None, found.md5}:
                         return Outcome.DAMAGED, f"its md5 is {found.md5}, not the one recorded"
+                    inside = self._inside(stored, found)
+                    stored = self._unchanged(stored)
                     stored.data |= {"hash_sha256": found.sha256, "hash_md5": found.md5}
-                    return self._complete(stored, missing, self._inside(stored, found))
+                    return self._complete(stored, missing, inside)
             if missing.metadata:
                 with seekable(self.storage, stored) as stream:
                     return self._complete(stored, missing, _Inside.of_wheel(stream))
             # Somebody else has done it, a server that replaced the file, for example.
             return Outcome.COMPLETED, None
+
+    def _unchanged(self, package: Package) -> Package:
+        """A file's facts as they are after all of it was read: a server with another cache may have yanked it."""
+        stored = self.storage.stored(package, self.cache.new_package)
+        if stored is None:
+            raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+        if (stored.last_modified, stored.data.get("size")) != (package.last_modified, package.data.get("size")):
+            raise BackendUnavailable(f"the file {package.filename!r} is being changed; please try again")
+        return stored
 
     @staticmethod
     def _inside(package: Package, found: Measured) -> _Inside:
@@ -204,6 +215,7 @@ class Filler:
         has_more = missing.digests
         if distribution is not None:
             has_more |= _take(stored, distribution)
+        self.cache.check_facts(stored)
         if has_more:
             self.storage.update_metadata(stored)
         if distribution is not None and missing.metadata:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud import render, yanking
 from pypicloud.cache import status
+from pypicloud.cache.base import ICache
 from pypicloud.errors import (
     BackendUnavailable,
     Forbidden,
@@ -46,7 +47,6 @@ from pypicloud.upload import VALID_NAME, check_agreement, check_digests, name_an
 
 if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
-    from pypicloud.cache.base import ICache
     from pypicloud.cache.rebuild import Rebuilt
     from pypicloud.cache.status import Status
     from pypicloud.locator import Upstream
@@ -244,7 +244,9 @@ class PackageIndex:
 
     def kept_location(self, caller: Caller, name: str, filename: str) -> str | None:
         """Where a download is redirected to, if that takes no more than memory and a local read."""
-        package = self.cache.fetch(filename) if self.cache.is_local else None
+        # A plug-in may have a way of its own to answer.
+        is_known = self.cache.is_local and type(self.cache).download_response is ICache.download_response
+        package = self.cache.fetch(filename) if is_known else None
         if package is None or package.name != normalized(name) or not self.access.permits(caller, package.name, "read"):
             return None
         return self._storage.kept_url(package)

@@ -248,7 +248,7 @@ def test_facts_of_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     write = MemoryBucket._write_metadata
     for is_late in (False, True):
         storage = bucket()
-        for change in (storage.update_metadata, lambda package: storage.upload_companion(package, "metadata", b"x")):
+        for change, what in ((MemoryBucket.update_metadata, ()), (MemoryBucket.upload_companion, ("metadata", b"x"))):
             storage.publish(make_package(content=b"old"), io.BytesIO(b"old"), replace=True)
             (package,) = storage.list()
             package.summary = "late"
@@ -258,7 +258,7 @@ def test_facts_of_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
                 else:
                     replace(storage)
                 with pytest.raises(BackendUnavailable, match="replaced at the same moment") as raised:
-                    change(package)
+                    change(storage, package, *what)
             assert raised.value.retry_after == 1
             assert stored_facts(storage)["foo-1.0.tar.gz"] == (b"new", "new", b"n")
 
@@ -303,6 +303,26 @@ def test_packages_by_key() -> None:
     put(storage, "other/foo-1.0.zip")
     assert storage.package_at("other/foo-1.0.zip") is None
     assert storage.package_at("mine/nothing-1.0.zip") is None
+
+
+def test_what_others_have_written_stays() -> None:
+    """New facts take nothing away but the old ones, in whichever spelling: what other tools have written stays."""
+    storage = bucket()
+    put(
+        storage,
+        "k/foo-1.0.zip",
+        {"name": "foo", "version": "1.0", "requires_python": ">=2", "mtime": "17", "Colour": "red"},
+    )
+    (package,) = storage.list()
+    package.data |= {"requires_python": ">=3", "yanked": True}
+    storage.update_metadata(package)
+    metadata = storage.service.objects["k/foo-1.0.zip"][0].metadata
+    assert {name: metadata.get(name) for name in ("requires_python", "requires-python", "mtime", "Colour")} == {
+        "requires_python": None,
+        "requires-python": ">=3",
+        "mtime": "17",
+        "Colour": "red",
+    }
 
 
 def test_signed_urls_are_used_again() -> None:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,29 @@ def directory(tmp_path: Path) -> Path:
 def storage(directory: Path) -> FileStorage:
     """The storage, without a request."""
     return configured(directory)
+
+
+@pytest.mark.parametrize("replace", [False, True], ids=["new", "replacing"])
+def test_a_server_that_starts_meanwhile(
+    storage: FileStorage, directory: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
+) -> None:
+    """A file with an upload time of long ago, as of another storage, is not cleared away while it waits its turn."""
+    if replace:
+        storage.publish(make_package(filename=WHEEL), io.BytesIO(b"old"))
+    locked = disk.locked
+
+    def late(path: str, **options: bool) -> Any:
+        configured(directory)
+        return locked(path, **options)
+
+    monkeypatch.setattr(disk, "locked", late)
+    package = make_package(filename=WHEEL)
+    package.last_modified = datetime(2019, 2, 3, tzinfo=UTC)
+    storage.publish(package, io.BytesIO(CONTENT), {"metadata": b"m"}, replace=replace)
+    monkeypatch.undo()
+    (listed,) = storage.list()
+    assert (listed.data["size"], listed.last_modified) == (len(CONTENT), package.last_modified)
+    assert listed.data["core_metadata"] == hashlib.sha256(b"m").hexdigest()
 
 
 # Disks that are full or cannot be written

@@ -381,7 +381,7 @@ def test_metadata_against_a_new_file(settings: Settings, monkeypatch: pytest.Mon
     assert (listed.summary, listed.data["size"], "yanked" in listed.data) == ("second", 3, False)
     monkeypatch.setattr(storage, "_demand", deleted_meanwhile)
     with pytest.raises(BackendUnavailable, match="at the same moment"):
-        storage.update_metadata(package)
+        storage.update_metadata(listed)
     assert everything(settings) == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -133,6 +134,12 @@ def test_cut_uploads(storage: S3Storage, settings: dict[str, str], proxy: Proxy)
     assert everything(settings) == {}
 
 
+def streamed(storage: S3Storage) -> bytes:
+    """What a client gets of a file that this server sends."""
+    with contextlib.closing(storage.stream_response(make_package(content=LARGE)).app_iter) as body:
+        return b"".join(body)
+
+
 def test_cut_downloads(storage: S3Storage, proxy: Proxy) -> None:
     """A download that is cut raises, and never ends as if it were whole."""
     publish(storage, LARGE)
@@ -142,15 +149,11 @@ def test_cut_downloads(storage: S3Storage, proxy: Proxy) -> None:
     proxy.cut_after(3 << 20, "answers")
     with storage.open_range(make_package(), 1, len(LARGE)) as stream, pytest.raises(BackendUnavailable):
         stream.read()
-    package = make_package(content=LARGE)
     proxy.cut_after(3 << 20, "answers")
     storage.request = get("/")
-    response = storage.stream_response(package)
     with pytest.raises(BackendUnavailable):
-        b"".join(response.app_iter)
-    response.app_iter.close()
-    with storage.open(package) as stream:
-        assert stream.read() == LARGE
+        streamed(storage)
+    assert streamed(storage) == LARGE
 
 
 def test_cut_listing(storage: S3Storage, settings: dict[str, str], proxy: Proxy, quick_retries: None) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -334,6 +335,28 @@ def test_replaced_meanwhile(settings: dict[str, str], conditional: str) -> None:
     with pytest.raises(FileExists):
         storage._write(found.key, io.BytesIO(), 0, {}, found.state)
     assert everything(settings) == {}
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "CompleteMultipartUpload", "CopyObject"])
+def test_replaced_at_the_last_moment(ministack: MiniStack, operation: str) -> None:
+    """The store itself refuses what would overwrite a file that came after the last look."""
+    settings = ministack.settings()
+    storage = s3(settings, multipart_threshold="5M", multipart_chunksize="5M")
+    package = make_package()
+    publish(storage, package)
+
+    def replace(name: str, request: Any) -> None:
+        if name == operation:
+            put(settings, package.data["path"], b"other", Metadata={"name": "foo", "version": "1.0"})
+
+    found = storage._head(package.data["path"])
+    assert found is not None
+    content = LARGE if operation == "CompleteMultipartUpload" else b"x"
+    write = partial(storage._write, found.key, io.BytesIO(content), len(content), {}, found.state)
+    with intercepted(storage, replace), pytest.raises(FileExists):
+        storage._write_metadata(found, {"name": "foo"}) if operation == "CopyObject" else write()
+    assert everything(settings) == {found.key: b"other"}
+    assert uploads(settings) == []
 
 
 def test_no_conditions(settings: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from support.services.proxy import Proxy
 from support.services.s3 import S3Service, fetch, forged, status
 
 if TYPE_CHECKING:
-    from support.services.aws import Moto
+    from support.services.aws import Emulator, Moto
     from support.services.radosgw import RadosGW
 
 ODD = "a b+c#d%2Bü&e=(f)~g'-1.0.tar.gz"
@@ -203,6 +204,27 @@ def test_public_bucket(radosgw: RadosGW) -> None:
 def test_hosts(given: dict[str, str], host: str) -> None:
     """A signed URL leads to the host that the options of boto3 say."""
     assert offline(**given).redirect_url(make_package()).startswith(f"https://{host}/")
+
+
+@pytest.mark.parametrize("name", ["ministack", "moto"])
+def test_virtual_hosts(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the bucket in the host, too, files are stored, listed and downloaded."""
+    service: Emulator = request.getfixturevalue(name)
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *words: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if str(host).endswith(".s3.localhost") else host, *words, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    settings = service.settings()
+    endpoint = f"http://s3.localhost:{service.port}"
+    storage = s3(settings, endpoint_url=endpoint, addressing_style="virtual")
+    package = published(storage, ODD)
+    url = storage.redirect_url(package)
+    assert url.startswith(f"http://{storage.bucket.name}.s3.localhost:{service.port}/")
+    assert fetch(url) == CONTENT
+    assert [found.filename for found in storage.list()] == [ODD]
+    assert everything(settings) == {package.data["path"]: CONTENT}
 
 
 def test_uri(radosgw: RadosGW) -> None:

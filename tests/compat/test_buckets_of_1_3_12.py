@@ -1,7 +1,8 @@
 """A bucket that 1.3.12 filled is served as it is, written to, and made better by a backfill: in every object store.
 
 The fixture is what a real 1.3.12 had in S3: ``make_bucket_fixtures.py``. What it would have had in the other stores
-follows from how it wrote there (compat.md 2.2, 2.3).
+follows from how it wrote there (compat.md 2.2, 2.3). A real one was seen to write just that to the stand-ins of both,
+but for the summary that is not ASCII, at which it failed in Azure; and to list what a backfill had been over.
 """
 
 from __future__ import annotations
@@ -337,7 +338,8 @@ def test_backfill_adds_companions(kind: str, complete: Legacy) -> None:
     for key, match in added.items():
         assert match
         assert now[key].content == metadata_inside(now[match["file"]].content)
-        # 1.3.12 asks every blob of Azure for these, and ends if one has none (compat.md 2.3).
+        # 1.3.12 asks every blob of Azure for these, and ends if one has none (compat.md 2.3). So it lists companions
+        # there, as files of an ending that no installer takes.
         told = {"name", "version"} if KINDS[kind] == "azure" else set()
         assert as_read(now[key]) == {name: as_read(now[match["file"]])[name] for name in told}
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from doc_pages import page, rows
-from generated import CACHES, TEXTS, anchor, cache_table, escaped
+from generated import CACHES, STORAGES, TEXTS, anchor, escaped, measured
 from pypicloud.access.base import IAccessBackend
 from pypicloud.cache.base import ICache
 from pypicloud.declared import all_settings
@@ -49,14 +49,15 @@ def test_setting_groups() -> None:
     assert titles == [title for title, _ in all_settings()]
 
 
-def test_cache_figures() -> None:
-    """The figures of the caches are those of the benchmarks page, without its goals; without figures there are none."""
-    table = "| work | SQLite | must |\n| --- | --- | --- |\n| x, /s | **9** (1 x) | 5 |"
+@pytest.mark.parametrize("heading", [CACHES, STORAGES])
+def test_measured_figures(heading: str) -> None:
+    """The figures of a guide are those of the benchmarks page, without its goals; without figures there are none."""
+    table = "| work | SQLite | must | met |\n| --- | --- | --- | --- |\n| x, /s | **9** (1 x) | 5 | yes |"
     assert (
-        cache_table(f"| a |\n\n## {CACHES}\n\n{table}\n\n## b\n| c |")
+        measured(f"| a |\n\n## {heading}\n\n{table}\n\n## b\n| c |", heading)
         == "| work | SQLite |\n| --- | --- |\n| x, /s | 9 (1 x) |\n"
     )
-    assert cache_table("# Benchmarks\n") == ""
+    assert measured("# Benchmarks\n", heading) == ""
 
 
 def addresses(pattern: str) -> list[str]:
@@ -119,7 +120,8 @@ def test_commands(command: importlib.metadata.EntryPoint) -> None:
     assert re.search(rf"^## .*`{command.name}|`{command.name}`", page("reference/command-line"), re.MULTILINE)
 
 
-COMMAND_LINES = [*(["pypicloud", word] for word in main.COMMANDS), ["ppc-make-config"], ["ppc-gen-password"]]
+LAMBDA = [["ppc-create-s3-sync"], ["ppc-build-lambda-bundle"]]
+COMMAND_LINES = [*(["pypicloud", word] for word in main.COMMANDS), ["ppc-make-config"], ["ppc-gen-password"], *LAMBDA]
 
 
 @pytest.mark.parametrize("command", COMMAND_LINES, ids=" ".join)

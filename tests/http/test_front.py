@@ -247,7 +247,14 @@ def _fail(environ: Any) -> Answer:
     raise AssertionError(environ)
 
 
-@pytest.mark.parametrize("changes", [{"pypi__stream_files": "true"}, {"pypi__storage": f"{__name__}.OwnAnswers"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pypi__stream_files": "true"},
+        {"pypi__storage": f"{__name__}.OwnAnswers"},
+        {"pypi__db": f"{__name__}.AnsweringCache"},
+    ],
+)
 def test_downloads_that_are_no_redirect_of_ours_take_the_long_way(tmp_path: Path, changes: dict[str, str]) -> None:
     """Files that the server sends, and those that a plug-in answers for, are not redirected from memory."""
     index = Index(tmp_path, **{**BUCKET, **changes})
@@ -265,6 +272,33 @@ class OwnAnswers(MemoryBucket):
         """The bytes, although there is a URL for them."""
         self.redirect_url(package)
         return self.stream_response(package)
+
+
+class AnsweringCache(MemoryCache):
+    """A plug-in that answers downloads in its own way, wherever the files are."""
+
+    def download_response(self, package: Package) -> Response:
+        """The bytes, although there is a URL for them."""
+        self.storage.redirect_url(package)
+        return self.storage.stream_response(package)
+
+
+class OwnURLs(MemoryBucket):
+    """A plug-in on a bucket that clients reach by a way of its own."""
+
+    def redirect_url(self, package: Package) -> str:
+        """The bucket's URL, through something."""
+        return f"https://through.example/?to={super().redirect_url(package)}"
+
+
+def test_the_url_of_a_plug_in_is_not_passed_over(tmp_path: Path) -> None:
+    """Where a plug-in has a say in the URL, memory does not answer with the bucket's own."""
+    index = Index(tmp_path, **{**BUCKET, "pypi__storage": f"{__name__}.OwnURLs"})
+    index.upload_wheel("acme", "1.0")
+    front = Front(index.wsgi, 2)
+    for _ in range(2):
+        answer = ask(front, f"/api/package/acme/{wheel_name('acme', '1.0')}")
+        assert answer.headers["location"].startswith("https://through.example/")
 
 
 def test_the_memory_does_not_answer_for_who_may_not_read(front: Front, index: Index) -> None:

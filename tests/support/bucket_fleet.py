@@ -64,6 +64,11 @@ class BucketTrial(Trial):
         """What everybody does, again and again."""
         return [*super().jobs, self._download]
 
+    def _read(self, rng: random.Random, clients: list[Client]) -> None:
+        """Look at a page, and leave the processor to others for a while."""
+        super()._read(rng, clients)
+        self.over.wait(0.01)
+
     def _download(self, rng: random.Random, clients: list[Client]) -> None:
         """Download a file that is there all along: what arrives whole has to be right."""
         name = rng.choice(list(self.stored))

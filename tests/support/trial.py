@@ -63,7 +63,7 @@ class Trial:
         self.history = History()
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._over = threading.Event()
+        self.over = threading.Event()
 
     @property
     def jobs(self) -> list[Job]:
@@ -79,7 +79,7 @@ class Trial:
             try:
                 yield
             finally:
-                self._over.set()
+                self.over.set()
             for each in done:
                 each.result()
 
@@ -87,7 +87,7 @@ class Trial:
         """Wait until something has happened so many times more."""
         enough, deadline = self.counts[word] + more, time.monotonic() + within
         while self.counts[word] < enough:
-            if time.monotonic() > deadline or self._over.is_set():
+            if time.monotonic() > deadline or self.over.is_set():
                 raise AssertionError(f"no {more} {word} in {within} s: {self.counts} {self.wrong[:3]}")
             time.sleep(0.02)
 
@@ -96,7 +96,7 @@ class Trial:
         user = "root" if job == self._rebuild else "carol"
         clients = [Client(server, user, PATIENCE) for server in self.servers]
         try:
-            while not self._over.is_set():
+            while not self.over.is_set():
                 with contextlib.suppress(Refused):
                     job(rng, clients)
         except BaseException as error:
@@ -162,7 +162,7 @@ class Trial:
     def _rebuild(self, rng: random.Random, clients: list[Client]) -> None:
         """Rebuild the cache, and rest a little."""
         answer = rng.choice(clients).ask("/admin/rebuild", "POST")
-        self._over.wait(0.3)
+        self.over.wait(0.3)
         self.judged(answer, "rebuild", 200)
 
     def check(self) -> None:

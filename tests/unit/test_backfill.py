@@ -15,7 +15,7 @@ import pytest
 from pypicloud.backfill import Backfill, Outcome, Plan, survey
 from pypicloud.cache.base import ICache
 from pypicloud.crew import Patience
-from pypicloud.errors import BackendUnavailable, NotSupported
+from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported
 from pypicloud.models import Package
 from pypicloud.storage.base import IStorage
 from pypicloud.storage.files import FileStorage
@@ -290,6 +290,90 @@ def test_a_file_that_changes_meanwhile(remote: type[Remote]) -> None:
     assert dict(backfill.tally.outcomes) == {Outcome.GONE: 1, Outcome.COMPLETED: 1}
     assert remote.fetched == 0
     assert [package.data["yanked"] for package in world.storage.list()] == [True]
+
+
+class Shared(MemoryBucket):
+    """A bucket in which another server, with a cache of its own, does something while a file is read."""
+
+    hook: Callable[[MemoryBucket], None] | None = None
+
+    @contextlib.contextmanager
+    def open(self, package: Package) -> Iterator[BinaryIO]:
+        """The bytes, while the other does what it does, once."""
+        with super().open(package) as stream:
+            hook, type(self).hook = type(self).hook, None
+            if hook is not None:
+                hook(MemoryBucket(service=self.service))
+            yield stream
+
+
+@pytest.fixture
+def shared() -> type[Shared]:
+    """A class of its own, as what is done is the class's."""
+
+    class OwnShared(Shared):
+        """The same."""
+
+    return OwnShared
+
+
+def test_yanked_by_another_server(shared: type[Shared]) -> None:
+    """What another server notes about a file while all of it is read stays."""
+
+    def yank(other: MemoryBucket) -> None:
+        (package,) = other.list()
+        package.data["yanked"] = "leaks"
+        other.update_metadata(package)
+
+    world = World(shared)
+    put_old(world.storage, build_wheel())
+    shared.hook = yank
+    assert world.outcomes() == {Outcome.COMPLETED: 1}
+    package = world.package()
+    assert package.yanked == "leaks"
+    assert package.data["hash_sha256"] == digests(build_wheel())["hash_sha256"]
+
+
+def test_replaced_by_another_server(shared: type[Shared]) -> None:
+    """A file that another server replaces while it is read gets nothing of what was read."""
+    new = build_wheel(summary="Another")
+
+    def replace(other: MemoryBucket) -> None:
+        other.publish(Package("acme", "1.0", WHEEL), io.BytesIO(new), replace=True)
+
+    world = World(shared)
+    put_old(world.storage, build_wheel())
+    shared.hook = replace
+    assert world.outcomes(patience=Patience(first_pause=0)) == {Outcome.COMPLETED: 1}
+    package = world.package()
+    assert (package.summary, package.data["hash_sha256"]) == ("Another", digests(new)["hash_sha256"])
+
+
+def test_deleted_by_another_server(shared: type[Shared]) -> None:
+    """A file that another server deletes while it is read is gone."""
+
+    def delete(other: MemoryBucket) -> None:
+        other.delete(Package("acme", "1.0", WHEEL))
+
+    world = World(shared)
+    put_old(world.storage, build_wheel())
+    shared.hook = delete
+    assert world.outcomes() == {Outcome.GONE: 1}
+
+
+def test_facts_that_the_cache_cannot_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts for which the cache has no room are not written into the storage either."""
+
+    def check_facts(_: ICache, package: Package) -> None:
+        if package.summary:
+            raise InvalidUpload("too long")
+
+    monkeypatch.setattr(MemoryCache, "check_facts", check_facts)
+    world = World()
+    put_wheel(world.storage, "1.0", new=False)
+    assert world.outcomes() == {Outcome.FAILED: 1}
+    assert world.problems == {WHEEL: "too long"}
+    assert world.package().summary is None
 
 
 def test_many_at_a_time_and_no_faster_than_wanted() -> None:

@@ -11,7 +11,7 @@ import pytest
 from pypicloud import crew
 from pypicloud.cache.together import Saver
 from pypicloud.crew import Crew, Pace, Patience, Stopped, Tally
-from pypicloud.errors import BackendUnavailable
+from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package
 from pypicloud.testing.memory_cache import MemoryCache
 
@@ -256,6 +256,41 @@ def test_saving_together() -> None:
     assert missed == []
     assert len(cache.all("acme")) == 64
     assert cache.writes < 32
+
+
+class ChoosyCache(SlowCache):
+    """A cache that cannot keep everything, and writes nothing at all of what holds such a thing."""
+
+    def check_facts(self, package: Package) -> None:
+        """Refuse a package."""
+        if package.name == "bad":
+            raise InvalidUpload("too long")
+
+    def save_all(self, packages: object) -> None:
+        """Save them."""
+        assert isinstance(packages, list)
+        for package in packages:
+            self.check_facts(package)
+        super().save_all(packages)
+
+
+def test_saving_what_cannot_be_kept() -> None:
+    """A package that the cache cannot keep does not fail those that are saved at the same moment."""
+    cache = ChoosyCache()
+    saver = Saver(cache)
+    refused: list[str] = []
+
+    def work(number: int) -> None:
+        name = "acme" if number % 8 else "bad"
+        try:
+            saver.save(Package(name, f"{number}", f"{name}-{number}.tar.gz"))
+        except InvalidUpload:
+            refused.append(name)
+
+    Crew(range(16), lambda: work, 16).run(Patience(), no_tick)
+    assert refused == ["bad", "bad"]
+    assert cache.distinct() == ["acme"]
+    assert len(cache.all("acme")) == 14
 
 
 def test_saving_that_fails() -> None:

@@ -27,6 +27,8 @@ class Saver:
 
     def save(self, package: Package) -> None:
         """Save a package; it is saved when this returns. Raises what the cache does."""
+        # What it cannot keep is not to fail those that are saved along with it.
+        self._cache.check_facts(package)
         mine = _Waiting(package)
         with self._guard:
             self._waiting.append(mine)

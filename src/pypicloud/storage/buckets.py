@@ -335,7 +335,7 @@ class BucketStorage(ObjectStoreStorage):
 
     def _change(self, found: StoredObject, package: Package) -> None:
         try:
-            self._write_metadata(found, object_facts.written(package, self.notation))
+            self._write_metadata(found, object_facts.written(package, self.notation, found.metadata))
         except FileExists as error:
             raise _replaced(package) from error
 

@@ -210,13 +210,14 @@ class FileStorage(IStorage):
                 kind: stack.enter_context(disk.temporary(self.directory, [data])) for kind, data in companions.items()
             }
             file = self._incoming(datastream, stack)
+            modified = (package.last_modified - _EPOCH) // timedelta(microseconds=1) * 1000
             with disk.writing():
-                modified = (package.last_modified - _EPOCH) // timedelta(microseconds=1) * 1000
-                for each in (file, facts, *beside.values()):
-                    disk.set_mtime(each, modified)
                 disk.set_mode(file, like=facts)
-                package.last_modified = utcfromtimestamp(os.stat(file).st_mtime)
                 with self._changing(path):
+                    # Not while others are waited for: a server that starts clears away what looks old.
+                    for each in (file, facts, *beside.values()):
+                        disk.set_mtime(each, modified)
+                    package.last_modified = utcfromtimestamp(os.stat(file).st_mtime)
                     if not os.path.lexists(path):
                         _add(path, file, facts, beside)
                     elif replace:

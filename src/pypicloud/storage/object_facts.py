@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from pypicloud.dateutil import UTC
@@ -30,6 +31,8 @@ FACTS: Final = "facts"
 
 #: The fact that has the upload time, as ISO 8601; without it the object's own time counts.
 UPLOAD_TIME: Final = "upload_time"
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 #: What the object itself tells.
 _NOT_FACTS: Final = frozenset({"size", "path", *FIELDS})
@@ -61,13 +64,17 @@ class Notation:
         return "".join(filter(str.isprintable, normalize_metadata_value(text))).strip()
 
 
-def written(package: Package, notation: Notation) -> dict[str, str]:
+def written(package: Package, notation: Notation, before: Mapping[str, str] = NOTHING) -> dict[str, str]:
     """The metadata of the object that holds a package's file; what does not fit is cut off the summary.
+
+    Of the metadata ``before`` stays what others have written: tools that copy buckets, people.
 
     The package is given the summary that was written, so that it says what the next rebuild will read.
     Raises :class:`InvalidUpload` if there is too much besides.
     """
-    metadata = _metadata(package, notation)
+    ours = {FACTS, *FIELDS, *(field.replace("_", "-") for field in FIELDS)}
+    others = {name: value for name, value in before.items() if name.lower() not in ours}
+    metadata = {**others, **_metadata(package, notation)}
     while (size := _size(metadata)) > notation.limit:
         if not package.summary:
             raise InvalidUpload(
@@ -75,7 +82,7 @@ def written(package: Package, notation: Notation) -> dict[str, str]:
                 "shorten what the package requires, or the reason why it is yanked"
             )
         package.summary = _shorter(package.summary)
-        metadata = _metadata(package, notation)
+        metadata = {**others, **_metadata(package, notation)}
     return metadata
 
 

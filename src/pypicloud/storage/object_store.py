@@ -251,7 +251,8 @@ class ObjectStoreStorage(IStorage):
 
     def kept_url(self, package: Package) -> str | None:
         """The store's own URL of a package's object, if it was made a moment ago."""
-        is_ours = type(self).download_response is IStorage.download_response
+        own, ours = type(self), ObjectStoreStorage
+        is_ours = own.download_response is ours.download_response and own.redirect_url is ours.redirect_url
         return self.urls.kept(self.get_path(package)) if is_ours else None
 
     def _generate_url(self, package: Package) -> str:

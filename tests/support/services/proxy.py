@@ -258,7 +258,7 @@ async def _read_request(reader: asyncio.StreamReader, data: bytes) -> None:
         while not (b"\r\n" + body).endswith(_LAST_PIECE) and (more := await reader.read(_CHUNK)):
             body = body[-len(_LAST_PIECE) :] + more
         return
-    match = re.search(rb"content-length: *(\d+)", fields)
+    match = re.search(rb"\ncontent-length: *(\d+)", fields)
     left = int(match[1]) - len(body) if match else 0
     while left > 0 and (more := await reader.read(_CHUNK)):
         left -= len(more)

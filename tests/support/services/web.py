@@ -103,6 +103,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             super().handle()
 
+    def finish(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().finish()
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("do_"):
             return self._answer

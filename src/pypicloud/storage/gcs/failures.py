@@ -121,7 +121,7 @@ def _translated(error: Any, address: Address, permission: str) -> Exception:
     found: Exception
     if status in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT}:
         found = FileExists("the file is stored already, or was changed at the same moment")
-    elif status == HTTPStatus.NOT_FOUND and permission != LIST and _NO_BUCKET not in said:
+    elif status == HTTPStatus.NOT_FOUND and permission in {READ, CHANGE, DELETE} and _NO_BUCKET not in said:
         found = PackageNotFound("the file is not in the storage")
     elif status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         LOG.error("Google is too busy: %d %s", status, said)
@@ -134,7 +134,7 @@ def _translated(error: Any, address: Address, permission: str) -> Exception:
 
 
 def _refusal(status: int, said: str, address: Address, permission: str) -> GCSUnavailable:
-    if status == HTTPStatus.NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND and (permission == LIST or _NO_BUCKET in said):
         return GCSUnavailable(BUCKET_KEY, f"there is no bucket {address.bucket!r} in Google Cloud Storage")
     if status == HTTPStatus.UNAUTHORIZED:
         return GCSUnavailable(KEY_FILE_KEY, f"Google does not accept the credentials: {said}")

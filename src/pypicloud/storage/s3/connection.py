@@ -101,7 +101,7 @@ def _looked_at(bucket: Any) -> str | None:
     from botocore.exceptions import ClientError
 
     client = bucket.meta.client
-    with translated():
+    with translated(is_logged=False):
         try:
             answer = client.head_bucket(Bucket=bucket.name)
         except ClientError as error:
@@ -127,7 +127,7 @@ def _create(bucket: Any, settings: EnvironSettings) -> None:
     if acl not in {"", "private"}:
         # Since 2023 a new bucket of Amazon's refuses ACLs otherwise.
         parameters["ObjectOwnership"] = "ObjectWriter"
-    with translated():
+    with translated(is_logged=False):
         try:
             bucket.create(**parameters)
         except ClientError as error:

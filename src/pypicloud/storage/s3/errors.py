@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pypicloud.errors import BackendUnavailable, FileExists, PypicloudError
+
+LOG = logging.getLogger(__name__)
 
 #: The rights that an operation needs, by the name that botocore has for it.
 _RIGHTS: Final = {
@@ -176,8 +179,8 @@ class Conflict(BackendUnavailable):
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn what botocore raises in the block into errors of our own.
+def translated(*, is_logged: bool = True) -> Iterator[None]:
+    """Turn what botocore raises in the block into errors of our own, and log what only this server's people may know.
 
     Raises :class:`ObjectMissing`, :class:`ObjectChanged`, :class:`Conflict`, and :class:`S3Unavailable` for
     everything else.
@@ -186,10 +189,16 @@ def translated() -> Iterator[None]:
 
     try:
         yield
-    except ClientError as error:
-        raise refusal(error) from error
-    except BotoCoreError as error:
-        raise unreachable(error) from error
+    except (BotoCoreError, ClientError) as error:
+        translation = refusal(error) if isinstance(error, ClientError) else unreachable(error)
+        if is_logged:
+            _log(translation)
+        raise translation from error
+
+
+def _log(error: PypicloudError) -> None:
+    if isinstance(error, S3Unavailable):
+        LOG.error("%s: %s", error.setting, error.reason)
 
 
 def refusal(error: Any) -> PypicloudError:

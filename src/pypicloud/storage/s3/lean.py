@@ -136,6 +136,8 @@ class Lean:
 
     async def _worker(self, work: _Work) -> None:
         while work.keys:
+            # A store may have closed those that waited for long.
+            self._idle = [connection for connection in self._idle if connection.is_open]
             connection = self._idle.pop() if self._idle else await self._connected()
             if connection is None:
                 return

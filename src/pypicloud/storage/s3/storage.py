@@ -140,7 +140,7 @@ class S3Storage(BucketStorage):
     def check_health(self) -> tuple[bool, str]:
         """Whether the bucket is there and may be looked at."""
         try:
-            with translated():
+            with translated(is_logged=False):
                 self.client.head_bucket(Bucket=self.bucket.name)
         except ObjectMissing:
             return False, "there is no such bucket"
