@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import cache_rows, caches, data, files_rows, page, pages_rows, scale_rows
+from benchmarks import cache_rows, caches, data, files_rows, page, pages_rows, scale_rows, storage_rows
 from benchmarks.bench import ROOT, Bench, Row
 from benchmarks.result import BenchError, Result, Verdict, shown, shown_bounds, shown_value
 
@@ -39,6 +39,12 @@ ROWS: Final[dict[str, Row]] = {
     "cache-saves": cache_rows.saves,
     "cache-rebuild": cache_rows.rebuilds,
     "cache-large": cache_rows.large,
+    "storage-rebuild": storage_rows.rebuild,
+    "storage-redirect": storage_rows.redirect,
+    "storage-stream": storage_rows.stream,
+    "storage-memory": storage_rows.memory,
+    "storage-migrate": storage_rows.migrate,
+    "storage-idle": storage_rows.idle,
 }
 
 _PAGE: Final = ROOT / "docs" / "reference" / "benchmarks.md"

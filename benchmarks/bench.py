@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +15,6 @@ from benchmarks.data import World
 from benchmarks.result import BenchError, Result, Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -43,14 +42,20 @@ class Bench:
         """What belongs to this run alone: configurations, cache files, logs."""
         return self.work / "run"
 
-    def config(self, name: str, storage: Path | None = None, cache: Mapping[str, str] | None = None) -> Path:
-        """An ini file for a storage folder, or one without files, with an SQLite file unless a cache is given."""
+    def config(
+        self, name: str, storage: Path | Mapping[str, str] | None = None, cache: Mapping[str, str] | None = None
+    ) -> Path:
+        """An ini file for a storage folder, or the storage of these settings, or one without files.
+
+        The cache is an SQLite file unless one is given.
+        """
         path = self.run / f"{name}.ini"
-        data.write_config(path, storage or self._no_files(), cache or data.sqlite(self.run / f"{name}.sqlite"))
+        kept = storage if isinstance(storage, Mapping) else data.folder(storage or self._no_files())
+        data.write_config(path, kept, cache or data.sqlite(self.run / f"{name}.sqlite"))
         return path
 
     def server(
-        self, name: str, storage: Path | None = None, cache: Mapping[str, str] | None = None
+        self, name: str, storage: Path | Mapping[str, str] | None = None, cache: Mapping[str, str] | None = None
     ) -> AbstractContextManager[peers.Server]:
         """One of our servers, on what :meth:`config` takes."""
         return peers.pypicloud(self.config(name, storage, cache), self.command)

@@ -16,12 +16,12 @@ import shutil
 import tarfile
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from benchmarks import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 #: Changed whenever what is made below changes, so that older pieces are not used again.
@@ -31,6 +31,9 @@ GENERATION: Final = "2"
 WHEEL_BYTES: Final = 100_000
 DOWNLOAD_BYTES: Final = 20_000_000
 UPLOAD_BYTES: Final = 200_000_000
+
+#: How many files are moved from one storage to another.
+MOVED: Final = 1000
 
 TWENTY: Final = "acme-twenty"
 MANY: Final = "acme-many"
@@ -49,8 +52,7 @@ use = egg:pypicloud
 pypi.fallback = none
 pypi.default_read = authenticated
 pypi.default_write = authenticated
-pypi.storage = file
-storage.dir = {storage}
+{storage}
 {cache}
 pypi.auth = config
 user.{user} = {hash}
@@ -102,24 +104,31 @@ REQUIRES_PYTHON: Final = ">=3.10"
 
 def wheel(project: str, version: str, payload: Iterable[bytes] = (b"answer = 42\n",)) -> bytes:
     """A valid wheel, all members stored, so that its size is that of the payload and a little more."""
+    stream = io.BytesIO()
+    _write_wheel(stream, project, version, payload)
+    return stream.getvalue()
+
+
+def _write_wheel(stream: BinaryIO, project: str, version: str, payload: Iterable[bytes]) -> None:
     folder = project.replace("-", "_")
     info = f"{folder}-{version}.dist-info"
-    members = {
-        f"{info}/METADATA": (
-            f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
-            f"Summary: {summary(project)}\nRequires-Python: {REQUIRES_PYTHON}\n"
-        ).encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: benchmarks\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    contents = [(f"{folder}/part_{i}.bin", part) for i, part in enumerate(payload)]
-    contents += members.items()
-    record = "".join(f"{name},sha256={_record_digest(data)},{len(data)}\n" for name, data in contents)
-    contents.append((f"{info}/RECORD", f"{record}{info}/RECORD,,\n".encode()))
-    stream = io.BytesIO()
+    metadata = (
+        f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+        f"Summary: {summary(project)}\nRequires-Python: {REQUIRES_PYTHON}\n"
+    )
+    tags = "Wheel-Version: 1.0\nGenerator: benchmarks\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = ""
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in contents:
+
+        def add(name: str, data: bytes) -> str:
             archive.writestr(zipfile.ZipInfo(name), data)
-    return stream.getvalue()
+            return f"{name},sha256={_record_digest(data)},{len(data)}\n"
+
+        for number, part in enumerate(payload):
+            record += add(f"{folder}/part_{number}.bin", part)
+        record += add(f"{info}/METADATA", metadata.encode())
+        record += add(f"{info}/WHEEL", tags.encode())
+        add(f"{info}/RECORD", f"{record}{info}/RECORD,,\n".encode())
 
 
 def sdist(project: str, version: str) -> bytes:
@@ -137,11 +146,11 @@ def _record_digest(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def _noise(size: int) -> list[bytes]:
+def _noise(size: int) -> Iterator[bytes]:
     """Bytes that cannot be compressed, the same in every run, in parts of at most ten megabytes."""
     source = random.Random(size)
     part = 10_000_000
-    return [source.randbytes(min(part, size - start)) for start in range(0, size, part)]
+    return (source.randbytes(min(part, size - start)) for start in range(0, size, part))
 
 
 def store(tree: Path, project: str, version: str, filename: str, data: bytes) -> None:
@@ -217,15 +226,27 @@ class World:
 
         return made_once(self.root / "rebuild", make)
 
-    def upload_body(self) -> Body:
-        """A wheel of 200 MB, and the form around it as twine sends it."""
-        project, version, boundary = "acme-upload", "1.0", "b0a71e57c0ffee"
-        path = made_once(
-            self.root / "upload.whl", lambda half: _write(half, wheel(project, version, _noise(UPLOAD_BYTES)))
-        )
+    def moving_tree(self) -> Path:
+        """A storage folder with 1,000 projects of one wheel of 100 kB."""
+
+        def make(tree: Path) -> None:
+            for number in range(MOVED):
+                project = numbered_project(number)
+                store(tree, project, "1.0", file_name(project, "1.0"), wheel(project, "1.0", _noise(WHEEL_BYTES)))
+
+        return made_once(self.root / "moving", make)
+
+    def upload_body(self, size: int = UPLOAD_BYTES) -> Body:
+        """A wheel of 200 MB or another size, and the form around it as twine sends it."""
+        project, version, boundary = f"acme-upload-{size // 1_000_000}", "1.0", "b0a71e57c0ffee"
+
+        def make_wheel(half: Path) -> None:
+            with half.open("wb") as stream:
+                _write_wheel(stream, project, version, _noise(size))
+
+        path = made_once(self.root / f"{project}.whl", make_wheel)
 
         def make(half: Path) -> None:
-            data = path.read_bytes()
             fields = {
                 ":action": "file_upload",
                 "protocol_version": "1",
@@ -236,8 +257,8 @@ class World:
                 "requires_python": REQUIRES_PYTHON,
                 "filetype": "bdist_wheel",
                 "pyversion": "py3",
-                "sha256_digest": hashlib.sha256(data).hexdigest(),
-                "blake2_256_digest": hashlib.blake2b(data, digest_size=32).hexdigest(),
+                "sha256_digest": _digest(path, "sha256"),
+                "blake2_256_digest": _digest(path, lambda: hashlib.blake2b(digest_size=32)),
             }
             head = "".join(
                 f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -247,9 +268,17 @@ class World:
                 f'--{boundary}\r\nContent-Disposition: form-data; name="content"; '
                 f'filename="{file_name(project, version)}"\r\nContent-Type: application/octet-stream\r\n\r\n'
             )
-            _write(half, head.encode() + data + f"\r\n--{boundary}--\r\n".encode())
+            with half.open("wb") as stream, path.open("rb") as content:
+                stream.write(head.encode())
+                shutil.copyfileobj(content, stream, 1 << 20)
+                stream.write(f"\r\n--{boundary}--\r\n".encode())
 
-        return Body(made_once(self.root / "upload.body", make), boundary, path, project)
+        return Body(made_once(self.root / f"{project}.body", make), boundary, path, project)
+
+
+def folder(path: Path) -> dict[str, str]:
+    """The settings of a storage in this folder."""
+    return {"pypi.storage": "file", "storage.dir": str(path)}
 
 
 def sqlite(database: Path) -> dict[str, str]:
@@ -257,12 +286,17 @@ def sqlite(database: Path) -> dict[str, str]:
     return {"pypi.db": "sql", "db.url": f"sqlite:///{database}"}
 
 
-def write_config(path: Path, storage: Path, cache: Mapping[str, str]) -> None:
-    """Write an ini file for a server on this storage folder and the cache of these settings."""
+def write_config(path: Path, storage: Mapping[str, str], cache: Mapping[str, str]) -> None:
+    """Write an ini file for a server on the storage and the cache of these settings."""
     key = base64.b64encode(bytes(32)).decode()
-    lines = "\n".join(f"{name} = {value}" for name, value in cache.items())
-    path.write_text(_CONFIG.format(storage=storage, cache=lines, user=load.USER, hash=_HASH, key=key))
+    path.write_text(_CONFIG.format(storage=_lines(storage), cache=_lines(cache), user=load.USER, hash=_HASH, key=key))
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+def _lines(settings: Mapping[str, str]) -> str:
+    return "\n".join(f"{name} = {value}" for name, value in settings.items())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with path.open("rb") as stream:
+        found: str = hashlib.file_digest(stream, digest).hexdigest()
+    return found

@@ -23,9 +23,17 @@ _REMARKS: Final = Path(__file__).with_name("remarks.toml")
 
 #: The programs behind the caches and what they call themselves, and what speaks to them.
 _DATABASES: Final = (("postgres", "PostgreSQL"), ("mariadbd", "MariaDB"), ("redis-server", "Redis"))
-_DRIVERS: Final = ("psycopg", "PyMySQL", "redis", "boto3")
+_DRIVERS: Final = ("psycopg", "PyMySQL", "mysqlclient", "redis", "boto3")
+
+#: What speaks to the object stores.
+_LIBRARIES: Final = ("boto3", "google-cloud-storage", "azure-storage-blob")
 
 _WORDS: Final = {Verdict.AIM: "yes", Verdict.MUST: "must, not aim", Verdict.MISSED: "**no**"}
+
+#: The head of the tables with a line for each row.
+_COLUMNS: Final = """\
+| work | figure | peer | peer's figure | ratio | must | aim | met |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 _HEAD: Final = """\
 # Benchmarks
@@ -35,8 +43,6 @@ This page is written by `make bench`; [how it measures](#how-it-is-measured) is 
 
 {facts}
 
-| work | figure | peer | peer's figure | ratio | must | aim | met |
-| --- | --- | --- | --- | --- | --- | --- | --- |
 {table}
 
 The figure after ± is half the distance between the best and the worst round.
@@ -49,6 +55,14 @@ _CACHES: Final = """\
 
 The multiple in parentheses is that of SQLite in the same line, unless the line says otherwise. A figure in bold misses
 its must. What stands behind the caches is told [below](#how-it-is-measured).
+"""
+
+_STORAGES: Final = """\
+## The storages in object stores
+
+{table}
+
+What stands behind the storages is told [below](#how-it-is-measured).
 """
 
 _METHOD: Final = """\
@@ -73,7 +87,14 @@ loopback. Both sides of a row run at the same time but are loaded in turn: once 
   when nothing is configured, so that each commit waits for the disk, as with SQLite; Redis keeps nothing on disk.
   DynamoDB is an emulator in one process (ministack), whose figures say little about Amazon's. The pages are ten
   different ones, and the listing behind the rebuilds costs nothing; a project in them has ten files. There are at
-  most three rounds of at most two seconds.
+  most three rounds of at most two seconds. What takes very many files is measured with one driver of MariaDB alone.
+- **S3** is a Ceph Object Gateway as Debian installs it, which keeps everything in memory, on the same two cores; what
+  is said to be some milliseconds away is behind a proxy that holds back each request and each answer for half of
+  that. The gateway answers within a millisecond otherwise, so that the processor is what both sides of a row wait for;
+  what asks many questions at once is there for services that are further away. boto3 is used as its manual says: its
+  own rate is taken of a thousand objects or, from afar, of a hundred. A download is taken by one client, which does
+  nothing with it. Google's and Microsoft's storages are emulators here, of which nothing but our own memory is shown.
+  There are at most three rounds.
 - The **rebuild** from disk and its peer run inside one process, in turn, on files that are in the page cache.
 
 Run it with `make bench`, or a part of it with `python benchmarks/run.py --quick --only ROW`. It needs `nginx` and `wrk`
@@ -101,6 +122,8 @@ def _facts(pypiserver: Path) -> list[tuple[str, str]]:
         ("pypiserver", _first_line([str(pypiserver / "bin" / "pypi-server"), "--version"], "").rpartition(" ")[2]),
         ("databases", ", ".join(f"{name} {_version(program, name)}" for program, name in _DATABASES)),
         ("their drivers", ", ".join(f"{driver} {version(driver)}" for driver in _DRIVERS)),
+        ("object stores", f"Ceph {_version('radosgw', 'ceph')}"),
+        ("their libraries", ", ".join(f"{library} {version(library)}" for library in _LIBRARIES)),
     ]
 
 
@@ -124,6 +147,20 @@ def row_line(result: Result) -> str:
         _WORDS[result.verdict] if result.verdict else "",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def row_table(results: Sequence[Result]) -> str:
+    """A table with a line for each row."""
+    return "\n".join([_COLUMNS, *map(row_line, results)])
+
+
+def storage_parts(results: Sequence[Result]) -> list[str]:
+    """The table of the storages in object stores."""
+    return [_STORAGES.format(table=row_table(results))] if results else []
+
+
+def _is_of_storage(result: Result) -> bool:
+    return result.row.startswith("storage-")
 
 
 def cache_parts(results: Sequence[Result]) -> list[str]:
@@ -162,8 +199,12 @@ def _remark(remarks: Mapping[str, str], result: Result) -> str:
 def render(results: Sequence[Result], rounds: int, seconds: float, pypiserver: Path) -> str:
     """The whole page."""
     facts = "\n".join(f"- {name}: {value}" for name, value in _facts(pypiserver))
-    table = "\n".join(row_line(result) for result in results if not result.side)
-    parts = [_HEAD.format(facts=facts, table=table), *cache_parts([result for result in results if result.side])]
+    servers = [result for result in results if not result.side and not _is_of_storage(result)]
+    parts = [
+        _HEAD.format(facts=facts, table=row_table(servers)),
+        *cache_parts([result for result in results if result.side]),
+        *storage_parts([result for result in results if _is_of_storage(result)]),
+    ]
     notes = [f"- {result.work}: {result.note}." for result in results if result.note and not result.side]
     if notes:
         parts.append("## Beside the figures\n\n" + "\n".join(notes) + "\n")

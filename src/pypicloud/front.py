@@ -334,15 +334,11 @@ class Front:
 
     async def _stream(self, protocol: HTTPProtocol, answer: Answer, loop: asyncio.AbstractEventLoop) -> None:
         """Stream a body of any length as fast as the client reads it; what waits for the client holds no thread."""
+        has_begun = False
         try:
             pieces = iter(answer.body)
-            try:
-                first, is_more = await loop.run_in_executor(self._pool, beginning, pieces)
-            except BackendUnavailable as error:
-                # The application has given its answer already, and nothing of it has left.
-                LOG.error("The body of an answer broke off: %s", error.message)
-                protocol.response_empty(error.status, [("retry-after", str(error.retry_after or 1))])
-                return
+            first, is_more = await loop.run_in_executor(self._pool, beginning, pieces)
+            has_begun = True
             if not is_more:
                 protocol.response_bytes(answer.status, answer.headers, first)
                 return
@@ -350,6 +346,11 @@ class Front:
                 protocol.response_file(answer.status, answer.headers, pipe.path)
                 while await loop.run_in_executor(self._pool, pipe.pump):
                     await pipe.wait()
+        except BackendUnavailable as error:
+            LOG.warning("A file cannot be sent to its end: %s", error.message)
+            # A client that has got a part sees that it is shorter than was said.
+            if not has_begun:
+                protocol.response_empty(error.status, [("retry-after", str(error.retry_after or 1))])
         finally:
             answer.close()
 

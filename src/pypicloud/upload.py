@@ -105,6 +105,7 @@ def store(
     """
     sha256 = upload.digests["sha256"]
     known = cache.fetch(package.filename)
+    replace = False
     if known is not None:
         if known.name != package.name:
             raise FileExists(f"File already exists: {package.filename!r} belongs to another project; rename yours")
@@ -115,19 +116,25 @@ def store(
             package.data["path"] = known.data["path"]
         if (known.data.get("hash_sha256") or _stored_digest(cache, known)) != sha256:
             _demand(may_overwrite, package)
+            replace = True
         elif _is_stored(cache, known):
             return known
         else:
             _keep_yanked(package, known)
     try:
-        _put(cache, package, upload, companions, replace=known is not None)
+        _put(cache, package, upload, companions, replace=replace)
     except FileExists:
         # The storage has a file that the cache does not know: an upload that was cut short between
-        # the two, or another server's that is not done yet. The same bytes adopt it.
+        # the two, or another server's. The same bytes adopt it.
         if _stored_digest(cache, package) != sha256:
             _demand(may_overwrite, package)
         else:
-            _keep_yanked(package, cache.storage.stored(package))
+            stored: Package | None = cache.storage.stored(package, cache.new_package)
+            if stored is not None and _is_whole(stored, package):
+                cache.check_facts(stored)
+                cache.save(stored)
+                return stored
+            _keep_yanked(package, stored)
         _put(cache, package, upload, companions, replace=True)
     return package
 
@@ -135,6 +142,12 @@ def store(
 def _put(cache: ICache, package: Package, upload: Upload, companions: Mapping[str, bytes], *, replace: bool) -> None:
     with Path(upload.path).open("rb") as stream:
         cache.store(package, stream, companions, replace=replace)
+
+
+def _is_whole(stored: Package, package: Package) -> bool:
+    """Whether all is known of a stored file that is known of the same one when it is uploaded."""
+    same = ("hash_sha256", "core_metadata")
+    return all(stored.data.get(fact) == package.data.get(fact) for fact in same) and bool(stored.data.get("size"))
 
 
 def _keep_yanked(package: Package, before: Package | None) -> None:

@@ -24,6 +24,7 @@ from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.azure_blob import AzureBlobStorage, wire
 from pypicloud.storage.azure_blob.refusals import BUSY, AzureUnavailable
+from pypicloud.storage.in_pieces import PIECE
 from pypicloud.testing.downloads import make_package
 from support.azure import Machine
 from support.services.azurite import Azurite
@@ -434,7 +435,7 @@ def test_slow_network(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> No
     content = bytes(1 << 20)
     storage_of(settings).publish(make_package(content=content), io.BytesIO(content))
     assert sum(sizes) > len(content)
-    assert max(sizes) == wire.PIECE
+    assert max(sizes) == PIECE
 
 
 def test_after_a_fork(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

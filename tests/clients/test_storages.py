@@ -83,7 +83,7 @@ def way(request: pytest.FixtureRequest, installation: Installation, tmp_path: Pa
             settings = {key: value.replace("\n", "\\n") for key, value in settings.items()}
         spelled = {key.replace(".", "__"): value for key, value in {**settings, **changes}.items()}
         config = write_config(tmp_path / "server", **{**world.changes, "pypi__storage": plugin, **spelled})
-        server = stack.enter_context(serving(installation, config, **NO_INTERNET))
+        server = stack.enter_context(serving(installation, config, environment=NO_INTERNET))
         yield Way(request.param, server, stack.enter_context(recording(server.port)), world, address)
 
 
@@ -144,7 +144,7 @@ def test_ranges(way: Way, tools: Tools, project: str, tmp_path: Path) -> None:
     cuts = iter([1_200_000])
     way.recorder.cut = lambda exchange: next(cuts, None) if exchange.path.endswith(".whl") else None
     out = tmp_path / "out"
-    words = ["--no-deps", "--resume-retries", "2", "--dest", out, project]
+    words: list[str | Path] = ["--no-deps", "--resume-retries", "2", "--dest", out, project]
     tools.pip("download", way.recorder.url_for("alice"), *words, cache=False)
     assert (out / filename).read_bytes() == content
     assert [exchange.status for exchange in way.recorder.exchanges if exchange.path.endswith(".whl")] == [200, 206]

@@ -6,18 +6,21 @@ and no server has to be restarted.
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import pytest
 
 from support.bucket_fleet import BucketFleet, BucketTrial
+from support.builds import build_sdist, sdist_name
 from support.caches import own_world as own_cache
-from support.fleet import is_healthy, wait_for_health
+from support.fleet import Client, is_healthy, wait_for_health
 from support.live import Installation, Server
 from support.services.proxy import Direction, Proxy
 from support.storages import KINDS, StorageWorld, own_world
@@ -28,6 +31,9 @@ RECOVERY: Final = 30.0
 #: How long a server may take to say whether it is well, in seconds.
 ANSWER: Final = 8.0
 
+
+#: More bytes than anything between here and there holds.
+LARGE: Final = 6_000_000
 
 #: Where a client is sent for a project that is not stored.
 UPSTREAM: Final = {"pypi__fallback": "redirect", "pypi__fallback_base_url": "https://index.example"}
@@ -127,3 +133,44 @@ def test_busy(world: StorageWorld, installation: Installation, tmp_path: Path) -
         for word in ("upload 503", "download 503", "rebuild 503"):
             tried.wait_for(word, 1)
         proxy.refuse(0)
+
+
+def test_cut_downloads(world: StorageWorld, installation: Installation, tmp_path: Path) -> None:
+    """A large file that is cut off on its way from the store arrives whole or is seen not to; the next time it does."""
+    content = build_sdist("large", "1.0", members={"noise": random.Random(1).randbytes(LARGE)})
+    filename = sdist_name("large", "1.0")
+    with Proxy(world.service.port) as proxy, own_cache("sqlite", tmp_path) as cache:
+        fleet = BucketFleet(installation, cache, world.through(proxy), tmp_path)
+        with fleet.serving(1) as (server,), closing(Client(server)) as client:
+            assert client.upload(filename, content).status == 200
+            for count in (100_000, 400_000, LARGE // 2, LARGE - 10_000):
+                proxy.cut_after(count, "answers")
+                answer = None
+                with suppress(http.client.IncompleteRead, ConnectionError):
+                    answer = client.download("large", filename)
+                if answer is not None:
+                    assert answer.status in {200, 503}
+                    assert answer.status == 503 or answer.body == content
+                again = client.download("large", filename)
+                assert (again.status, again.body == content) == (200, True)
+            assert "Application callable raised" not in server.log.read_text()
+
+
+def test_large_uploads(world: StorageWorld, installation: Installation, tmp_path: Path) -> None:
+    """A large file that is cut off on its way to the store is there in the end, or not at all, and then goes in."""
+    content = build_sdist("large", "1.0", members={"noise": random.Random(1).randbytes(LARGE)})
+    filename = sdist_name("large", "1.0")
+    with Proxy(world.service.port) as proxy, own_cache("sqlite", tmp_path) as cache:
+        fleet = BucketFleet(installation, cache, world.through(proxy), tmp_path, pypi__allow_delete="true")
+        with fleet.serving(1) as (server,), closing(Client(server)) as client:
+            for count in (1000, LARGE // 2, LARGE + 1000):
+                for direction in get_args(Direction):
+                    proxy.cut_after(count if direction == "requests" else count % 1000, direction)
+                    answer = client.upload(filename, content)
+                    assert answer.status in {200, 503}, answer.body
+                    stored = fleet.stored("large")
+                    assert stored in ({}, {filename: ("large", hashlib.sha256(content).hexdigest())})
+                    if answer.status == 503:
+                        assert client.upload(filename, content).status == 200
+                    assert client.download("large", filename).body == content
+                    assert client.delete("large", filename).status == 200

@@ -50,7 +50,8 @@ def test_one_wins(caches: int, world: StorageWorld, installation: Installation, 
     configs = [configured(world, tmp_path / str(number)) for number in range(caches)]
     with ExitStack() as stack:
         servers = [
-            stack.enter_context(serving(installation, configs[number % caches], **NO_INTERNET)) for number in range(2)
+            stack.enter_context(serving(installation, configs[number % caches], environment=NO_INTERNET))
+            for number in range(2)
         ]
         pool = stack.enter_context(ThreadPoolExecutor(WRITERS))
         winners = {}
@@ -98,7 +99,7 @@ def test_kill_9(world: StorageWorld, installation: Installation, tmp_path: Path)
     config = configured(world, tmp_path, **changes)
     uploaders = Uploaders(random.Random(1))
     for _ in range(KILLS):
-        with serving(installation, config, **NO_INTERNET) as server:
+        with serving(installation, config, environment=NO_INTERNET) as server:
             listed = page(server)
             assert uploaders.acknowledged <= listed.keys()
             assert listed.items() <= uploaders.sent.items()
@@ -106,7 +107,7 @@ def test_kill_9(world: StorageWorld, installation: Installation, tmp_path: Path)
             uploaders.run(server)
             assert uploaders.refused == []
     assert uploaders.interrupted >= KILLS
-    with serving(installation, config, **NO_INTERNET) as server:
+    with serving(installation, config, environment=NO_INTERNET) as server:
         server.rebuild()
         listed = page(server)
         assert uploaders.acknowledged <= listed.keys()

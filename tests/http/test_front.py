@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import zipfile
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar, cast
 
 import pytest
 from paste.deploy.config import PrefixMiddleware
 from pyramid.response import Response
 
 from pypicloud import form as form_module
-from pypicloud.errors import SettingError
+from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.front import Answer, Front, _environ
 from pypicloud.models import Package
 from pypicloud.pipe import HELD
+from pypicloud.storage.body import BLOCK
 from pypicloud.testing.cache import MemoryCache
 from support.builds import build_wheel, wheel_name
 from support.memory_bucket import MemoryBucket
@@ -220,6 +222,49 @@ def test_a_client_that_goes_away_ends_the_download(tmp_path: Path) -> None:
 
 
 BUCKET = {"pypi__storage": "support.memory_bucket.MemoryBucket", "storage__dir": None}
+
+
+class Breaking(MemoryBucket):
+    """A bucket from which the connection breaks after so many bytes of a file."""
+
+    after: ClassVar[int]
+
+    @contextlib.contextmanager
+    def _read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+        with super()._read(key, start, stop) as stream:
+            yield cast("BinaryIO", _Broken(stream, self.after))
+
+
+class _Broken:
+    def __init__(self, stream: BinaryIO, after: int) -> None:
+        self._stream = stream
+        self._left = after
+
+    def read(self, size: int) -> bytes:
+        """What comes until the end is near."""
+        if size > self._left:
+            raise BackendUnavailable("the store does not answer", 7)
+        self._left -= size
+        return self._stream.read(size)
+
+
+@pytest.mark.parametrize(
+    ("after", "status", "way"), [(0, 503, "bytes"), (BLOCK, 503, "empty"), (3 * BLOCK, 200, "pipe")]
+)
+def test_a_store_that_breaks_off(
+    after: int, status: int, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nothing of a file has left, its loss is said with a time to come back; later less arrives."""
+    monkeypatch.setattr(Breaking, "after", after, raising=False)
+    bucket = {"pypi__storage": f"{__name__}.Breaking", "storage__dir": None, "pypi__stream_files": "true"}
+    index = Index(tmp_path, **bucket)
+    index.upload_wheel("acme", "1.0", members={"acme.bin": bytes(4 * BLOCK)}, compression=zipfile.ZIP_STORED)
+    answer = ask(Front(index.wsgi, 2), f"/api/package/acme/{wheel_name('acme', '1.0')}", Accept="application/json")
+    assert (answer.status, answer.way) == (status, way)
+    if status == 503:
+        assert answer.headers["retry-after"] == "7"
+    else:
+        assert len(answer.sent) == after < int(answer.headers["content-length"])
 
 
 def test_a_redirect_comes_from_memory_once_it_was_made(tmp_path: Path) -> None:

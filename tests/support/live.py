@@ -239,10 +239,10 @@ def running(
     *,
     scheme: str = "http",
     ready: str = "/health",
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run a server's command until the end of the block; it gets there once it answers at ``ready``."""
-    with launched(command, port, directory, scheme=scheme, **environment) as server:
+    with launched(command, port, directory, scheme=scheme, **(environment or {})) as server:
         server.wait(ready)
         yield server
 
@@ -264,10 +264,10 @@ def serving(
     *options: str,
     port: int | None = None,
     scheme: str = "http",
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """``pypicloud serve`` until the end of the block."""
     port = port or free_port()
     command = installation.command("pypicloud", "serve", config, "--host", LOOPBACK, "--port", str(port), *options)
-    with running(command, port, config.parent, scheme=scheme, **environment) as server:
+    with running(command, port, config.parent, scheme=scheme, environment=environment) as server:
         yield server

@@ -68,7 +68,7 @@ class Trial:
     @property
     def jobs(self) -> list[Job]:
         """What everybody does, again and again."""
-        return [self._change] * UPLOADERS + [self._read] * READERS + [self._rebuild]
+        return [*[self._change] * UPLOADERS, *[self._read] * READERS, self._rebuild]
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:

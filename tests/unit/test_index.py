@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,33 @@ def test_another_server_is_faster(world: Index, monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(FileExists, match="File already exists"):
             upload(world, changed, user)
     assert stored_bytes(world) == (changed if taken else first)
+
+
+def test_what_another_server_stored_stays_as_it_is(world: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes make what another server stored known here, and change nothing: neither bytes nor facts."""
+    first = upload(world, build_wheel())
+    monkeypatch.setattr(SQLCache, "fetch", once(SQLCache.fetch, lambda *_: None))
+    again = upload(world, build_wheel(), "carol")
+    assert (again.last_modified, again.data, again.summary) == (first.last_modified, first.data, first.summary)
+    index, _ = seen_by(world, "root")
+    assert index.rebuild().unchanged == 1
+
+
+def test_what_is_lost_is_not_replaced(world: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that bring back a lost file do not take the place of those that another server has just stored."""
+    upload(world, build_wheel())
+    index, _ = seen_by(world, "root")
+    index.cache.storage.delete(Package("acme", "1.0", WHEEL))
+    other = build_wheel(summary="other")
+
+    def lost(cache: SQLCache, known: Package) -> bool:
+        cache.storage.publish(Package("acme", "1.0", WHEEL), io.BytesIO(other))
+        return False
+
+    monkeypatch.setattr("pypicloud.upload._is_stored", lost)
+    with pytest.raises(FileExists, match="other bytes"):
+        upload(world, build_wheel())
+    assert stored_bytes(world) == other
 
 
 def fail(*_: Any, **__: Any) -> Any:

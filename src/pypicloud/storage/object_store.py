@@ -63,6 +63,20 @@ PUBLIC_URL: Final = Setting(
     "storage.public_url", BOOLEAN, False, "Whether URLs are unsigned, because everybody may read the bucket."
 )
 
+CONNECT_TIMEOUT: Final = Setting(
+    "storage.connect_timeout", SECONDS, 5, "How many seconds it may take to reach the object store."
+)
+READ_TIMEOUT: Final[Setting[int | None]] = Setting(
+    "storage.read_timeout",
+    SECONDS,
+    None,
+    "How many seconds the object store may be silent. Unless this says so, 15 with S3, and 6 with Google and Azure, "
+    "which are asked once more then.",
+)
+
+#: How many seconds a store may be silent that is asked once more then.
+SILENCE: Final = 6
+
 #: A secret that is shorter could be guessed.
 SHORTEST_SECRET: Final = 16
 

@@ -10,9 +10,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pypicloud.errors import SettingError
-from pypicloud.settings import REQUIRED, SECONDS, TEXT, EnvironSettings, Setting
+from pypicloud.settings import REQUIRED, TEXT, EnvironSettings, Setting
 from pypicloud.storage.azure_blob.address import Address
-from pypicloud.storage.object_store import EXPIRE_AFTER, PREFIX, REDIRECT_URLS
+from pypicloud.storage.object_store import (
+    CONNECT_TIMEOUT,
+    EXPIRE_AFTER,
+    PREFIX,
+    READ_TIMEOUT,
+    REDIRECT_URLS,
+    SILENCE,
+)
 
 ACCOUNT: Final = Setting(
     "storage.storage_account_name",
@@ -46,12 +53,6 @@ CLIENT_ID: Final = Setting(
     TEXT,
     "",
     "The client id of the managed identity, for a machine that has several.",
-)
-CONNECT_TIMEOUT: Final = Setting(
-    "storage.connect_timeout", SECONDS, 3, "How many seconds it may take to reach the object store."
-)
-READ_TIMEOUT: Final = Setting(
-    "storage.read_timeout", SECONDS, 6, "How many seconds the object store may be silent before it is asked again."
 )
 
 SETTINGS: Final[tuple[Setting[Any], ...]] = (
@@ -107,7 +108,7 @@ def address(settings: EnvironSettings) -> Address:
         key,
         CLIENT_ID.read(settings) or None,
         CONNECT_TIMEOUT.read(settings),
-        READ_TIMEOUT.read(settings),
+        READ_TIMEOUT.read(settings) or SILENCE,
     )
 
 

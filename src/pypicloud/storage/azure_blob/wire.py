@@ -5,27 +5,20 @@ Whoever has another storage does not import this module, as that takes a while.
 
 from __future__ import annotations
 
-import io
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobServiceClient, ContainerClient, ExponentialRetry, UserDelegationKey
-from requests import PreparedRequest, Response, Session
-from requests.adapters import HTTPAdapter
+from requests import Session
 
 from pypicloud.storage.azure_blob.address import BLOCK, Address
+from pypicloud.storage.in_pieces import in_pieces
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from azure.core.credentials import TokenCredential
-
-#: More connections than threads that ask for something at the same moment.
-CONNECTIONS: Final = 64
-
-#: How many bytes of a request are sent at a time.
-PIECE: Final = 1 << 16
 
 #: The pauses before a request is made again are powers of this: 2, 4 and 8 seconds, up to one more or less.
 PAUSE: Final = 2
@@ -67,12 +60,9 @@ def retries() -> ExponentialRetry:
 
 
 def _options(address: Address) -> dict[str, Any]:
-    session = Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, _InPieces(pool_maxsize=CONNECTIONS))
     return {
         "transport": RequestsTransport(
-            session=session, connection_timeout=address.connect_timeout, read_timeout=address.read_timeout
+            session=in_pieces(Session()), connection_timeout=address.connect_timeout, read_timeout=address.read_timeout
         ),
         "retry_policy": retries(),
         "max_single_get_size": BLOCK,
@@ -80,15 +70,3 @@ def _options(address: Address) -> dict[str, Any]:
         # Every request and all its headers.
         "http_logging_level": logging.DEBUG,
     }
-
-
-class _InPieces(HTTPAdapter):
-    """Sends a body piece by piece: the time-out is for what is sent at a time, and a network may be slow."""
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options, blocksize=PIECE)
-
-    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        if isinstance(request.body, bytes):
-            request.body = io.BytesIO(request.body)
-        return super().send(request, *arguments, **options)

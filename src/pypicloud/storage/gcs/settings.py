@@ -7,17 +7,20 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pypicloud.errors import SettingError
-from pypicloud.settings import BOOLEAN, SECONDS, TEXT, EnvironSettings, Setting
+from pypicloud.settings import BOOLEAN, TEXT, EnvironSettings, Setting
 from pypicloud.storage.gcs.failures import Address
 from pypicloud.storage.object_store import (
     BUCKET,
+    CONNECT_TIMEOUT,
     EXPIRE_AFTER,
     OBJECT_ACL,
     PREFIX,
     PREPEND_HASH,
     PUBLIC_URL,
+    READ_TIMEOUT,
     REDIRECT_URLS,
     REGION,
+    SILENCE,
     STORAGE_CLASS,
 )
 
@@ -54,12 +57,6 @@ KMS_KEY: Final = Setting(
     TEXT,
     "",
     "The key in Cloud KMS that encrypts new objects, projects/.../cryptoKeys/...; the bucket's own if it is not set.",
-)
-CONNECT_TIMEOUT: Final = Setting(
-    "storage.connect_timeout", SECONDS, 3, "How many seconds it may take to reach the object store."
-)
-READ_TIMEOUT: Final = Setting(
-    "storage.read_timeout", SECONDS, 6, "How many seconds the object store may be silent before it is asked again."
 )
 
 SETTINGS: Final[tuple[Setting[Any], ...]] = (
@@ -114,7 +111,7 @@ def address(settings: EnvironSettings, bucket: str | None = None) -> Address:
         IAM_SIGNER.read(settings),
         SIGNER_EMAIL.read(settings) or None,
         CONNECT_TIMEOUT.read(settings),
-        READ_TIMEOUT.read(settings),
+        READ_TIMEOUT.read(settings) or SILENCE,
     )
 
 

@@ -40,7 +40,7 @@ def found(name: str, settings: EnvironSettings) -> Any:
     given = options(settings)
     bucket = _bucket(name, given)
     try:
-        region = _looked_at(bucket)
+        region = looked_at(bucket)
         if region is None:
             _create(bucket, settings)
     except S3Unavailable as error:
@@ -96,7 +96,7 @@ def _close_after_fork(client: Any) -> None:
     os.register_at_fork(after_in_child=close)
 
 
-def _looked_at(bucket: Any) -> str | None:
+def looked_at(bucket: Any) -> str | None:
     """The region of a bucket as the store says it, or that of the client; None if there is no such bucket."""
     from botocore.exceptions import ClientError
 

@@ -12,7 +12,6 @@ from pypicloud.settings import (
     BOOLEAN,
     FALSE_WORDS,
     INTEGER,
-    SECONDS,
     SIZE,
     TEXT,
     TRUE_WORDS,
@@ -22,7 +21,7 @@ from pypicloud.settings import (
     as_bool,
     one_of,
 )
-from pypicloud.storage.object_store import BUCKET, ENCRYPTION, REGION, WEBHOOK_SECRET
+from pypicloud.storage.object_store import BUCKET, CONNECT_TIMEOUT, ENCRYPTION, READ_TIMEOUT, REGION, WEBHOOK_SECRET
 
 
 class Owner(enum.Enum):
@@ -114,6 +113,9 @@ RESPONSE_CHECKSUMS: Final = Setting(
     "Whether boto3 checks downloads against checksums of the store: when_supported or when_required, as above.",
 )
 
+#: How many seconds the store may be silent, unless a setting says so.
+SILENCE: Final = 15
+
 #: The options of boto3, and who takes them.
 OPTIONS: Final[tuple[tuple[Owner, Setting[Any]], ...]] = (
     (Owner.SESSION, ACCESS_KEY),
@@ -138,8 +140,8 @@ OPTIONS: Final[tuple[tuple[Owner, Setting[Any]], ...]] = (
         Setting("storage.user_agent_extra", TEXT, "", "What requests say that they come from, in addition."),
     ),
     (Owner.CONFIG, Setting("storage.user_agent_appid", TEXT, "", "The name of this server in AWS's own records.")),
-    (Owner.CONFIG, Setting("storage.connect_timeout", SECONDS, 5, "How many seconds a connection may take.")),
-    (Owner.CONFIG, Setting("storage.read_timeout", SECONDS, 15, "How many seconds the store may be silent.")),
+    (Owner.CONFIG, CONNECT_TIMEOUT),
+    (Owner.CONFIG, READ_TIMEOUT),
     (Owner.CONFIG, POOL),
     (Owner.CONFIG, Setting("storage.parameter_validation", BOOLEAN, None, "Whether boto3 checks what it is told.")),
     (Owner.CONFIG, Setting("storage.proxies", PAIRS, None, "The proxies on the way, by protocol: http=..., https=...")),
@@ -274,6 +276,7 @@ def options(settings: EnvironSettings) -> dict[Owner, dict[str, Any]]:
         if value is not None and value not in ("", {}):
             name = setting.key.removeprefix("storage.")
             found[owner][_BOTO_NAMES.get(name, name)] = value
+    found[Owner.CONFIG].setdefault("read_timeout", SILENCE)
     if ENDPOINT.read(settings):
         for setting in (REQUEST_CHECKSUMS, RESPONSE_CHECKSUMS):
             found[Owner.CONFIG].setdefault(setting.key.removeprefix("storage."), "when_required")

@@ -140,13 +140,10 @@ class S3Storage(BucketStorage):
     def check_health(self) -> tuple[bool, str]:
         """Whether the bucket is there and may be looked at."""
         try:
-            with translated(is_logged=False):
-                self.client.head_bucket(Bucket=self.bucket.name)
-        except ObjectMissing:
-            return False, "there is no such bucket"
+            is_there = connection.looked_at(self.bucket) is not None
         except S3Unavailable as error:
             return False, error.reason
-        return True, ""
+        return is_there, "" if is_there else "there is no such bucket"
 
     # The primitives
 
