@@ -290,6 +290,15 @@ def test_refusals(
     assert not any(word in raised.value.message for word in ("acme", "packages", service.url, "Microsoft"))
 
 
+def test_another_server(settings: Settings) -> None:
+    """Something that answers with a web page is not taken for Azure."""
+    with Refusal(200, "") as service:
+        service.reply = Reply(200, b"<!doctype html><html><head></head></html>", {"Content-Type": "text/html"})
+        with pytest.raises(AzureUnavailable, match="the storage does not answer") as raised:
+            list(service.storage(settings).list())
+    assert f"no Blob service answers at {service.url}" in raised.value.reason
+
+
 def test_missing_right(settings: Settings) -> None:
     """The right that an identity lacks is named with the role that has it."""
     with Refusal(403, "AuthorizationPermissionMismatch") as service:

@@ -340,6 +340,14 @@ def test_urls_that_live_too_long(caplog: pytest.LogCaptureFixture) -> None:
     assert "storage.expire_after = 999999999" in caplog.text
 
 
+def test_urls_that_live_for_ever(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the service allows any life it is cut to a century, as the end of a URL has to be a date."""
+    monkeypatch.setattr(MemoryBucket, "longest_expiry", None)
+    assert bucket(**{"storage.expire_after": "3000000000"}).expire_after == 3000000000
+    assert bucket(**{"storage.expire_after": "999999999999"}).expire_after == 3153600000
+    assert "storage.expire_after = 999999999999" in caplog.text
+
+
 def test_own_urls() -> None:
     """Pages may link to the store itself; the digest goes with the link (compat.md 2.4)."""
     storage = bucket(**{"storage.redirect_urls": "false"})

@@ -131,7 +131,8 @@ def test_role(notices: Notices) -> None:
 REFUSED: Final[dict[str, tuple[dict[str, str | None], list[str], str]]] = {
     "another region": ({}, ["-r", "eu-west-1"], "use -r us-east-1"),
     "no region": ({"storage.region_name": None}, [], "Say it with -r, or set storage.region_name"),
-    "no bucket set": ({"storage.bucket": None, "pypi.storage": "file", "storage.dir": "x"}, [], "storage.bucket"),
+    "another storage": ({"pypi.storage": "file", "storage.dir": "x"}, [], "pypi.storage = file"),
+    "no bucket set": ({"storage.bucket": None, "pypi.storage": "support.memory_bucket.MemoryBucket"}, [], "is not set"),
     "no such bucket": ({"storage.bucket": "nowhere-at-all"}, [], "there is no bucket 'nowhere-at-all'"),
     "no tables": ({"db.namespace": "other-"}, [], "there is no DynamoDB table other-DynamoPackage; start the server"),
     "a file": ({"pypi.db": "sql", "db.url": "sqlite://"}, [], "db.url"),

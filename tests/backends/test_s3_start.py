@@ -28,6 +28,7 @@ from support.dynamo import one_loader
 from support.s3 import everything, looking, put, s3
 from support.services.proxy import Proxy
 from support.services.s3 import S3Service, statement
+from support.services.web import Question, Reply, Web
 
 if TYPE_CHECKING:
     from support.services.aws import MiniStack
@@ -101,6 +102,33 @@ def test_another_region_elsewhere(ministack: MiniStack, caplog: pytest.LogCaptur
     s3(settings)
     s3(settings, region_name="ap-south-1")
     assert "is in eu-west-1" in caplog.text
+
+
+class Console(Web):
+    """What is not S3 answers, with a page for people."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self._reply = Reply(status, b"<!doctype html>", {"Content-Type": "text/html; charset=utf-8"})
+
+    def answer(self, question: Question) -> Reply:
+        return self._reply
+
+
+@pytest.mark.parametrize(("status", "operation"), [(200, "HeadBucket"), (404, "CreateBucket"), (405, "HeadBucket")])
+def test_a_web_page(radosgw: RadosGW, status: int, operation: str) -> None:
+    """An address at which there is something else than S3, such as the console of a store, is named with what it is."""
+    with Console(status) as console:
+        error = wrong(radosgw.settings(), endpoint_url=console.url)
+    assert error.setting == "storage.endpoint_url"
+    assert console.url in str(error)
+    assert f"a web page answers {operation} ({status})" in str(error)
+
+
+def test_a_page_of_a_proxy(radosgw: RadosGW) -> None:
+    """While a proxy says in a page of its own that the store is away, the store is busy."""
+    with Console(503) as console:
+        assert "too busy" in str(wrong(radosgw.settings(), endpoint_url=console.url, max_attempts="1"))
 
 
 # Who may do what
@@ -232,7 +260,7 @@ def test_wrong_settings(changes: dict[str, str], setting: str, sentence: str) ->
 
 def test_no_profile() -> None:
     """A profile that AWS's configuration files do not have is named."""
-    with pytest.raises(SettingError, match="there is no such profile"):
+    with pytest.raises(SettingError, match="'nobody': there is no such profile"):
         connected("my-bucket", EnvironSettings({"storage.profile_name": "nobody"}, {}))
 
 

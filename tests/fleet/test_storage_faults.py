@@ -130,7 +130,7 @@ def test_busy(world: StorageWorld, installation: Installation, tmp_path: Path) -
         assert not any(word.endswith(" 503") for word in tried.counts)
         proxy.refuse(10**9, world.kind.busy)
         wait_until_unwell(tried.servers)
-        for word in ("upload 503", "download 503", "rebuild 503"):
+        for word in ("upload 503", "download 503"):
             tried.wait_for(word, 1)
         proxy.refuse(0)
 

@@ -120,7 +120,7 @@ def test_trouble(move: Move) -> None:
 
 def test_killed(move: Move) -> None:
     """Runs that are killed leave nothing half behind, and the next does the rest."""
-    for _ in range(3):
+    for _ in range(2):
         with move.running() as process:
             wait_until_under_way(move, process)
             time.sleep(random.uniform(0, 0.3))

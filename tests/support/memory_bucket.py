@@ -23,6 +23,18 @@ class Killed(BaseException):
     """The process ends here; nothing of it can be caught."""
 
 
+class Part(io.BytesIO):
+    """Some bytes of an object that has ``total`` of them; as from a socket, nobody can go back in them."""
+
+    def __init__(self, content: bytes, total: int) -> None:
+        super().__init__(content)
+        self.total = total
+
+    def seekable(self) -> bool:
+        """No."""
+        return False
+
+
 class Service:
     """The objects, with their bytes; the ``stop_before``-th change is never made."""
 
@@ -75,7 +87,9 @@ class MemoryBucket(BucketStorage):
         self.service.answer()
         if key not in self.service.objects:
             raise missing(Package("x", "0", key.rpartition("/")[2]))
-        yield io.BytesIO(self.service.objects[key][1][start:stop])
+        content = self.service.objects[key][1]
+        with Part(content[start:stop], len(content)) as stream:
+            yield stream
 
     def _write(
         self, key: str, stream: BinaryIO, size: int, metadata: Mapping[str, str], condition: Condition | str

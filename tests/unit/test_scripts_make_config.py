@@ -102,7 +102,6 @@ def test_s3_asks_for_the_region_of_a_dotted_bucket(
     }
     for fault in ("cannot start with '.'", "cannot end with '.'", "cannot contain '..'"):
         assert f"Bucket names {fault}\n" in output.err
-    assert "cannot store in s3 yet" in output.err
 
 
 def test_s3_takes_its_keys_from_the_environment(
@@ -117,6 +116,17 @@ def test_s3_takes_its_keys_from_the_environment(
     assert section["storage.aws_access_key_id"] == "EK"
     assert section["storage.aws_secret_access_key"] == "ES"
     assert "storage.region_name" not in section
+
+
+def test_a_cloud_that_knows_the_machine_needs_no_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever gives no key, because the machine has a role or an identity, gets a file without one."""
+    for answers in (["s3", "", "bucket"], ["azure-blob", "acc", "", "cont"]):
+        pipe(monkeypatch, *answers, "adm", "pw", "pw")
+        assert scripts.make_config(["-d"]) == 0
+        section = application(capsys.readouterr().out)
+        assert not [key for key in section if "key" in key and key.startswith("storage.")]
 
 
 def test_gcs_asks_for_the_bucket(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,16 @@ def test_migrate(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_to_move(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     """A storage with nothing in it is moved at once."""
+    (files.directory / "old").mkdir()
     assert migrate_packages(files.arguments) == 0
     assert capsys.readouterr() == ("nothing to move\n", "")
+
+
+def test_an_old_storage_that_does_not_exist(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in the old file is an error; nothing is made for it, and nothing counts as moved."""
+    assert migrate_packages(files.arguments) == 1
+    assert "does not exist; look for a slip" in capsys.readouterr().err
+    assert not (files.directory / "old").exists()
 
 
 def test_what_could_not_be_moved(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +120,10 @@ def test_dry_run(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     """A dry run says what would be done, and stores nothing, in the cache neither."""
     fill(files.old)
     assert migrate_packages([*files.arguments, "--dry-run"]) == 0
-    assert capsys.readouterr() == ("8 to copy\n", "")
-    assert list(files.new.list()) == []
+    printed = capsys.readouterr()
+    assert printed.out == "8 to copy\n"
+    assert f"storage.dir = {files.directory / 'new'} does not exist yet" in printed.err
+    assert not (files.directory / "new").exists()
     assert not (files.directory / "new.sqlite").exists()
 
 

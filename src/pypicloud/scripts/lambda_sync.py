@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote_plus
 
+from pypicloud import plugins
 from pypicloud._lambda_handler import VARIABLE
 from pypicloud.errors import PypicloudError
 from pypicloud.scripts import config_file, lambda_bundle
 from pypicloud.scripts.amazon import Amazon, Refused
 from pypicloud.scripts.failures import told
 from pypicloud.settings import EnvironSettings
+from pypicloud.storage import BACKENDS
 from pypicloud.storage.object_store import BUCKET, PREFIX, REGION
 
 #: How many seconds the function may take for an event, and how much memory it gets, in megabytes.
@@ -84,11 +86,14 @@ class Sync:
         self.settings = settings
         self.name = name
         self.cache = lambda_bundle.kind_of_cache(settings)
+        storage = plugins.STORAGE.read(settings)
+        if storage in BACKENDS.keys() - {"s3", "cloudfront"}:
+            raise PypicloudError(f"{plugins.STORAGE.key} = {storage}: only a bucket in S3 calls functions")
+        if not BUCKET.is_set(settings):
+            raise PypicloudError(f"{BUCKET.key} is not set: only a bucket in S3 calls functions")
         self.region = region or REGION.read(settings)
         if not self.region:
             raise PypicloudError(f"in which region is the bucket? Say it with -r, or set {REGION.key}")
-        if not BUCKET.is_set(settings):
-            raise PypicloudError(f"{BUCKET.key} is not set: only a bucket in S3 calls functions")
         self.bucket = BUCKET.read(settings)
         self.aws = Amazon(self.region)
 

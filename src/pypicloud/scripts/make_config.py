@@ -81,8 +81,6 @@ def _text(arguments: argparse.Namespace) -> str:
     """The file's text, after everything that is not known yet was asked, in the documented order."""
     purpose = arguments.purpose or prompts.prompt_option("What is this config file for?", ("dev", "test", "prod"))
     chosen = arguments.storage or prompts.prompt_option("Where do you want to store your packages?", _STORAGES)
-    if chosen != "filesystem":
-        _warn_of(chosen)
     storage = _STORAGE_SETTINGS[chosen](arguments)
     admin = arguments.admin or prompts.prompt("Admin username?", validate=lambda name: _is_said(_admin_fault(name)))
     password = prompts.read_password_line() if arguments.password_stdin else prompts.prompt_password()
@@ -99,21 +97,13 @@ def _text(arguments: argparse.Namespace) -> str:
     )
 
 
-def _warn_of(storage: str) -> None:
-    """Say that this version does not start with a storage, before its keys are asked for."""
-    from pypicloud.declared import STORAGE  # The file storage, which most choose, needs no look.
-
-    if STORAGE.missing(storage):
-        print(f"Note that this version of PyPICloud cannot store in {storage} yet.", file=sys.stderr)
-
-
 def _s3(arguments: argparse.Namespace) -> dict[str, str]:
-    settings = {
-        "pypi.storage": "s3",
-        "storage.aws_access_key_id": _from_environment("AWS_ACCESS_KEY_ID", "AWS access key id?"),
-        "storage.aws_secret_access_key": _from_environment("AWS_SECRET_ACCESS_KEY", "AWS secret access key?"),
-        "storage.bucket": arguments.bucket or prompts.prompt("S3 bucket name?", validate=bucket_validate),
-    }
+    settings = {"pypi.storage": "s3"}
+    key = os.environ.get("AWS_ACCESS_KEY_ID") or prompts.prompt("AWS access key id (none for a role)?", default="")
+    if key:
+        secret = _from_environment("AWS_SECRET_ACCESS_KEY", "AWS secret access key?")
+        settings |= {"storage.aws_access_key_id": key, "storage.aws_secret_access_key": secret}
+    settings["storage.bucket"] = arguments.bucket or prompts.prompt("S3 bucket name?", validate=bucket_validate)
     region = arguments.region
     if region is None and "." in settings["storage.bucket"]:
         region = prompts.prompt("S3 bucket region?")
@@ -133,10 +123,12 @@ def _azure(arguments: argparse.Namespace) -> dict[str, str]:
     account = arguments.account or _from_environment(
         "AZURE_STORAGE_ACCOUNT", "Storage account name?", storage_account_name_validate
     )
+    question = "Storage account key (none for a managed identity)?"
+    key = os.environ.get("AZURE_STORAGE_KEY") or prompts.prompt(question, default="")
     return {
         "pypi.storage": "azure-blob",
         "storage.storage_account_name": account,
-        "storage.storage_account_key": _from_environment("AZURE_STORAGE_KEY", "Storage account key?"),
+        **({"storage.storage_account_key": key} if key else {}),
         "storage.storage_container_name": arguments.container or prompts.prompt("Container name?"),
     }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pypicloud import plugins
+from pypicloud.models import Package
 from pypicloud.scripts import config_file, progress, work
 from pypicloud.scripts.failures import INTERRUPTED, explained, told
+from pypicloud.storage.base import CREATE_MISSING, IStorage, PlaceMissing
 
 if TYPE_CHECKING:
     from pypicloud.moving import Plan
@@ -80,18 +82,38 @@ def _plan(arguments: argparse.Namespace, old: EnvironSettings, new: EnvironSetti
     from pypicloud.moving import Plan
     from pypicloud.storage import get_storage_impl
 
-    make_old = get_storage_impl(old)
+    make_old = get_storage_impl(_as_it_is(old))
     options = {
         "workers": arguments.workers,
         "overwrite": arguments.overwrite,
         "is_dry_run": arguments.dry_run,
     }
     if arguments.dry_run:
-        return Plan(make_old, get_storage_impl(new), **options)
+        try:
+            make_new = get_storage_impl(_as_it_is(new))
+        except PlaceMissing as error:
+            print(f"{error.setting} = {error.value} does not exist yet; it will be made", file=sys.stderr)
+            make_new = Nothing
+        return Plan(make_old, make_new, **options)
     make_cache = get_cache_impl(new)
     # A server that uses the cache now has the old storage, and would be told of files that it has not.
     saves = not _is_same(old, new, plugins.DB, "db.", _URL)
     return Plan(make_old, make_cache(None).make_storage, make_cache, saves=saves, **options)
+
+
+class Nothing(IStorage):
+    """A storage that is not there yet."""
+
+    def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
+        """No package."""
+        return ()
+
+
+def _as_it_is(settings: EnvironSettings) -> EnvironSettings:
+    """The settings of a storage that is not made if it is missing: then there is a slip in the file."""
+    found = settings.clone()
+    found[CREATE_MISSING.key] = "false"
+    return found
 
 
 def _is_same(

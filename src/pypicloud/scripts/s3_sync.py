@@ -94,7 +94,7 @@ class Queue:
 
     def __init__(self, url: str, settings: EnvironSettings, region: str | None = None) -> None:
         import boto3  # Only this command needs it.
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, NoRegionError
 
         self.url = url
         parts = urlsplit(url)
@@ -106,8 +106,10 @@ class Queue:
             self._client = boto3.session.Session(**options(settings)[Owner.SESSION]).client(
                 "sqs", region_name=self._region or None, endpoint_url=f"{parts.scheme}://{parts.netloc}"
             )
+        except NoRegionError as error:
+            raise PypicloudError(f"--queue {url}: in which region is it? Say it with --region") from error
         except (BotoCoreError, ValueError) as error:
-            raise PypicloudError(f"the queue cannot be used: {error}") from error
+            raise PypicloudError(f"the queue {url} cannot be used: {error}") from error
 
     def close(self) -> None:
         """Close all connections."""

@@ -19,15 +19,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, cast
 
 from pypicloud.dateutil import utcfromtimestamp
-from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound
+from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound, SettingError
 from pypicloud.models import Package
-from pypicloud.settings import EnvironSettings, Setting
+from pypicloud.settings import BOOLEAN, EnvironSettings, Setting
 from pypicloud.storage.body import BLOCK, FileBody, Slice, can_seek, requested_range, skip
 
 if TYPE_CHECKING:
     from pyramid.response import Response
 
 LOG = logging.getLogger(__name__)
+
+CREATE_MISSING: Final = Setting(
+    "storage.create_missing",
+    BOOLEAN,
+    True,
+    "Whether a directory, bucket or container that does not exist is made at the start; if not, the start fails.",
+)
 
 #: The companions there are, core metadata (PEP 658) and provenance (PEP 740), and the facts that have their sha256.
 COMPANION_FACTS: Final = {"metadata": "core_metadata", "provenance": "provenance"}
@@ -54,7 +61,7 @@ class IStorage:
     is_local: bool = False
 
     #: The settings that ``configure`` reads.
-    SETTINGS: ClassVar[tuple[Setting[Any], ...]] = ()
+    SETTINGS: ClassVar[tuple[Setting[Any], ...]] = (CREATE_MISSING,)
 
     #: How many stored objects :meth:`list` could not read.
     unreadable_count: int = 0
@@ -131,6 +138,11 @@ class IStorage:
             else:
                 stream = stack.enter_context(self.open(package))
             body = FileBody(stream, stack.pop_all().close, start=start, stop=stop)
+            stored = body.total if wanted is not None else body.total or _size_of(stream)
+            if start != stop and stored not in {None, size}:
+                # Another server has replaced the file, and these are the facts of the one before.
+                body.close()
+                return self._streamed_response(_of_size(package, stored))
             if self.request is None or self.request.method != "HEAD":
                 body.begin()
         return _filled(response, body, None if stop is None else stop - start)
@@ -234,6 +246,17 @@ def _part(opened: AbstractContextManager[BinaryIO], start: int, stop: int) -> It
         yield cast("BinaryIO", io.BufferedReader(Slice(stream, stop - start)))
 
 
+class PlaceMissing(SettingError):
+    """A directory, bucket or container does not exist, and is not to be made."""
+
+
+def demand_making(settings: EnvironSettings, setting: Setting[str]) -> None:
+    """Raise :class:`PlaceMissing` for a place that is missing, and that the settings do not let us make."""
+    if not CREATE_MISSING.read(settings):
+        reason = "does not exist; look for a slip, or make it"
+        raise PlaceMissing(setting.key, reason, value=setting.read(settings), source=settings.source(setting.key))
+
+
 def is_segment(text: str) -> bool:
     """Whether a text can be one part of a path and nothing else.
 
@@ -322,6 +345,11 @@ def _is_same(request: Any, response: Response) -> bool:
     except TypeError:
         # A date that is none.
         return False
+
+
+def _of_size(package: Package, size: int) -> Package:
+    """A package of whose file nothing is known but how long it is."""
+    return Package(package.name, package.version, package.filename, size=size, path=package.data.get("path"))
 
 
 def _size_of(stream: BinaryIO) -> int | None:

@@ -95,6 +95,12 @@ class FileBody:
         self._stream = stream
         self._first = b""
 
+    @property
+    def total(self) -> int | None:
+        """How many bytes the whole file has, if the stream says so in ``total``, as those from object stores do."""
+        found: int | None = getattr(getattr(self._stream, "raw", self._stream), "total", None)
+        return found
+
     def begin(self) -> None:
         """Read the first block now, as long as what goes wrong can still be answered; then the body is closed."""
         try:

@@ -16,7 +16,14 @@ from pypicloud.errors import BackendUnavailable, FileExists, InvalidUpload, NotS
 from pypicloud.models import Package
 from pypicloud.settings import PATH, REQUIRED, EnvironSettings, Setting
 from pypicloud.storage import disk, tree
-from pypicloud.storage.base import NO_COMPANIONS, IStorage, check_segments, is_segment, missing_is_not_found
+from pypicloud.storage.base import (
+    NO_COMPANIONS,
+    IStorage,
+    check_segments,
+    demand_making,
+    is_segment,
+    missing_is_not_found,
+)
 from pypicloud.storage.body import BLOCK
 from pypicloud.util import normalize_name
 
@@ -37,7 +44,7 @@ class FileStorage(IStorage):
     """Keeps package files in a directory."""
 
     is_local = True
-    SETTINGS: ClassVar[tuple[Setting[Any], ...]] = (DIRECTORY,)
+    SETTINGS: ClassVar[tuple[Setting[Any], ...]] = (*IStorage.SETTINGS, DIRECTORY)
 
     def __init__(self, request: Any = None, *, directory: str, **kwargs: Any) -> None:
         super().__init__(request, **kwargs)
@@ -51,6 +58,8 @@ class FileStorage(IStorage):
         """
         directory = DIRECTORY.read(settings)
         try:
+            if not os.path.exists(directory):
+                demand_making(settings, DIRECTORY)
             os.makedirs(directory, exist_ok=True)
             os.scandir(directory).close()
         except OSError as error:

@@ -27,6 +27,9 @@ LOG = logging.getLogger(__name__)
 #: How many seconds a signed URL can be used unless the settings say otherwise.
 DAY: Final = 86400
 
+#: How many seconds a signed URL can live where the service sets no bound: its end has to be a date.
+CENTURY: Final = 100 * 365 * DAY
+
 BUCKET: Final = Setting(
     "storage.bucket", TEXT, REQUIRED, "The bucket; one that does not exist is made.", was=("aws.bucket",)
 )
@@ -141,6 +144,7 @@ class ObjectStoreStorage(IStorage):
     """
 
     SETTINGS: ClassVar[tuple[Setting[Any], ...]] = (
+        *IStorage.SETTINGS,
         REGION,
         PREFIX,
         PREPEND_HASH,
@@ -152,7 +156,7 @@ class ObjectStoreStorage(IStorage):
         PUBLIC_URL,
     )
 
-    #: How many seconds the service lets a signed URL live at most; None for no bound.
+    #: How many seconds the service lets a signed URL live at most; None for as long as one likes.
     longest_expiry: ClassVar[int | None] = None
 
     def __init__(  # noqa: PLR0917 - the documented signature
@@ -204,8 +208,8 @@ class ObjectStoreStorage(IStorage):
     @classmethod
     def _expire_after(cls, settings: EnvironSettings) -> int:
         """How long signed URLs live, within what the service allows (compat.md 2.4)."""
-        wanted, longest = EXPIRE_AFTER.read(settings), cls._longest_expiry(settings)
-        if longest is None or wanted <= longest:
+        wanted, longest = EXPIRE_AFTER.read(settings), cls._longest_expiry(settings) or CENTURY
+        if wanted <= longest:
             return wanted
         LOG.warning(
             "%s = %d is more than the service allows; URLs expire after %d seconds",
@@ -217,7 +221,7 @@ class ObjectStoreStorage(IStorage):
 
     @classmethod
     def _longest_expiry(cls, settings: EnvironSettings) -> int | None:
-        """How many seconds the service lets a signed URL live at most; None for no bound."""
+        """How many seconds the service lets a signed URL live at most; None for as long as one likes."""
         return cls.longest_expiry
 
     @classmethod

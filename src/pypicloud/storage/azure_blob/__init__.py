@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import secrets
 from collections import deque
@@ -19,6 +20,7 @@ from pypicloud.storage.azure_blob import settings as own
 from pypicloud.storage.azure_blob.address import BLOCK, Address
 from pypicloud.storage.azure_blob.container import LONGEST_DELEGATION, Container
 from pypicloud.storage.azure_blob.refusals import DELETE, READ, WRITE
+from pypicloud.storage.base import demand_making
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists
 from pypicloud.storage.object_facts import Notation
 
@@ -69,7 +71,7 @@ class AzureBlobStorage(BucketStorage):
         cls.check(settings)
         common = super().configure(settings)
         container = Container(own.address(settings))
-        container.prepare()
+        container.prepare(functools.partial(demand_making, settings, own.CONTAINER))
         return {
             **{name: common[name] for name in ("expire_after", "redirect_urls", "urls")},
             "path_prefix": common["bucket_prefix"],
@@ -195,6 +197,8 @@ class _Content(io.RawIOBase):
         super().__init__()
         self._answer = answer
         self._container = container
+        # The SDK has a size, too, which is that of the part.
+        self.total = int(str(answer.properties.content_range).rpartition("/")[2])
 
     def readable(self) -> bool:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -66,12 +66,16 @@ class Container:
             made = self._made = (os.getpid(), wire.container_client(self.address, identity), identity)
         return made
 
-    def prepare(self) -> None:
-        """Make the container if it is missing. Raises :class:`SettingError` if it cannot be used."""
+    def prepare(self, may_make: Callable[[], None] = lambda: None) -> None:
+        """Make the container if it is missing. Raises :class:`SettingError` if it cannot be used.
+
+        ``may_make`` is called before, and raises if it is not to be made.
+        """
         from azure.core.exceptions import ResourceExistsError
 
         try:
             if not self._is_there():
+                may_make()
                 with self.asking(CREATE), contextlib.suppress(ResourceExistsError):
                     self.client.create_container()
                     LOG.info("Made the container %r", self.address.container)
@@ -129,9 +133,9 @@ class Container:
         Raises :class:`FileExists` if the condition of a request does not hold, :class:`PackageNotFound` if
         there is no such blob, and :class:`BackendUnavailable` for everything else.
         """
-        from azure.core.exceptions import AzureError
+        from azure.core.exceptions import AzureError, DeserializationError
 
         try:
             yield
-        except AzureError as error:
+        except (AzureError, DeserializationError) as error:
             raise translated(error, right, self.address) from error

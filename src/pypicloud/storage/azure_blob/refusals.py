@@ -11,7 +11,7 @@ from pypicloud.errors import BackendUnavailable, FileExists, PackageNotFound
 from pypicloud.storage.azure_blob.address import Address
 
 if TYPE_CHECKING:
-    from azure.core.exceptions import AzureError
+    from azure.core.exceptions import AzureError, DeserializationError
 
 LOG = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _WITH_KEY: Final = {
     "AuthorizationFailure": (
         _NOT_ACCEPTED,
         _KEY,
-        "is it a key of the account {account!r}, and may this machine use it ({right}), by its network rules?",
+        "Azure refuses {right}: this is no key of {account!r}, or the account's network rules keep this machine out",
     ),
 }
 _WITH_IDENTITY: Final = {
@@ -101,7 +101,7 @@ class AzureUnavailable(BackendUnavailable):
         self.reason = reason
 
 
-def translated(error: AzureError, right: Right, address: Address) -> Exception:
+def translated(error: AzureError | DeserializationError, right: Right, address: Address) -> Exception:
     """The error that the server raises, after a word in the log; an identity needs the right for what was asked."""
     code, status = _code(error), getattr(error, "status_code", None)
     if code in _CONDITION:
@@ -120,7 +120,7 @@ def missing_container(address: Address) -> AzureUnavailable:
     return AzureUnavailable(message, setting, reason.format(container=address.container, url=address.url))
 
 
-def _refusal(error: AzureError, code: str, right: Right, address: Address) -> AzureUnavailable:
+def _refusal(error: AzureError | DeserializationError, code: str, right: Right, address: Address) -> AzureUnavailable:
     from azure.core.exceptions import ClientAuthenticationError
 
     found = (_WITH_IDENTITY if address.key is None else _WITH_KEY).get(code) or _WITH_BOTH.get(code)
@@ -141,7 +141,7 @@ def _refusal(error: AzureError, code: str, right: Right, address: Address) -> Az
     return AzureUnavailable(message, setting, reason)
 
 
-def _code(error: AzureError) -> str:
+def _code(error: AzureError | DeserializationError) -> str:
     """What Azure calls an error; nothing if it did not come from there."""
     code = getattr(error, "error_code", None)
     return str(getattr(code, "value", code) or "")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pypicloud.errors import SettingError
 from pypicloud.settings import REQUIRED, TEXT, EnvironSettings, Setting
 from pypicloud.storage.azure_blob.address import Address
+from pypicloud.storage.base import CREATE_MISSING
 from pypicloud.storage.object_store import (
     CONNECT_TIMEOUT,
     EXPIRE_AFTER,
@@ -56,6 +57,7 @@ CLIENT_ID: Final = Setting(
 )
 
 SETTINGS: Final[tuple[Setting[Any], ...]] = (
+    CREATE_MISSING,
     ACCOUNT,
     KEY,
     URL,

@@ -17,6 +17,7 @@ from pypicloud.errors import BackendUnavailable, FileExists, PackageNotFound, Se
 from pypicloud.models import Package
 from pypicloud.plugins import STORAGE
 from pypicloud.settings import EnvironSettings, Setting
+from pypicloud.storage.base import demand_making
 from pypicloud.storage.body import BLOCK
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists, package_of
 from pypicloud.storage.gcs import settings as own
@@ -24,7 +25,7 @@ from pypicloud.storage.gcs.bucket import SDK, Bucket, credentials_of
 from pypicloud.storage.gcs.content import Content
 from pypicloud.storage.gcs.failures import CHANGE, DELETE, LIST, READ, WRITE, Address
 from pypicloud.storage.object_facts import FACTS, FIELDS, Notation
-from pypicloud.storage.object_store import PUBLIC_URL, REGION, STORAGE_CLASS
+from pypicloud.storage.object_store import BUCKET, PUBLIC_URL, REGION, STORAGE_CLASS
 from pypicloud.util import PackageParseError
 
 LOG = logging.getLogger(__name__)
@@ -186,11 +187,16 @@ class GoogleCloudStorage(BucketStorage):
         try:
             with self.store.asking(CHANGE):
                 blob = self.bucket.blob(found.key)
+                blob.reload(**self.store.options)
+                if _stored(blob) != found:
+                    raise exists(found.key)
                 # What is not named stays as it is: the metadata of others.
                 blob.metadata = {**dict.fromkeys(_NAMES), **metadata}
-                blob.patch(if_generation_match=int(found.state), **self.store.options)
+                conditions = {"if_generation_match": blob.generation, "if_metageneration_match": blob.metageneration}
+                blob.patch(**conditions, **self.store.options)
         except (FileExists, PackageNotFound):
-            raise exists(found.key) from None
+            if not self._is_written(found.key, found.size, metadata):
+                raise exists(found.key) from None
 
     def _remove(self, key: str) -> None:
         with contextlib.suppress(PackageNotFound), self.store.asking(DELETE):
@@ -200,7 +206,8 @@ class GoogleCloudStorage(BucketStorage):
 def _prepared(settings: EnvironSettings, bucket: str | None = None) -> Bucket:
     """A bucket that is there."""
     store = Bucket(own.address(settings, bucket))
-    store.prepare(REGION.read(settings) or None, STORAGE_CLASS.read(settings).upper() or None)
+    may_make = functools.partial(demand_making, settings, BUCKET)
+    store.prepare(REGION.read(settings) or None, STORAGE_CLASS.read(settings).upper() or None, may_make)
     return store
 
 

@@ -96,10 +96,14 @@ class Bucket:
         )
         return client.bucket(address.bucket)
 
-    def prepare(self, location: str | None, storage_class: str | None) -> None:
-        """Make the bucket if it is missing. Raises :class:`SettingError` if it cannot be used."""
+    def prepare(self, location: str | None, storage_class: str | None, may_make: Callable[[], None]) -> None:
+        """Make the bucket if it is missing. Raises :class:`SettingError` if it cannot be used.
+
+        ``may_make`` is called before, and raises if it is not to be made.
+        """
         with _at_start():
             if not self._is_there():
+                may_make()
                 self._make(location, storage_class)
 
     def _is_there(self) -> bool:

@@ -18,7 +18,8 @@ BREAKS: Final = 3
 class Content(io.RawIOBase):
     """The bytes ``start`` up to, not including, ``stop`` of an object, or up to its end.
 
-    Raises :class:`PackageNotFound` at once if there is no such object.
+    ``total`` is how many bytes the whole object has, if the answer says so. Raises :class:`PackageNotFound` at once
+    if there is no such object.
     """
 
     def __init__(self, bucket: Bucket, key: str, start: int, stop: int | None) -> None:
@@ -28,6 +29,7 @@ class Content(io.RawIOBase):
         self._next = start
         self._stop = stop
         self._generation: str | None = None
+        self.total: int | None = None
         self._breaks = 0
         self._answer: SDK = None
         self._ask()
@@ -81,6 +83,9 @@ class Content(io.RawIOBase):
             self._drop()
             raise BackendUnavailable("the storage sends other bytes than it was asked for; please try again")
         self._generation = self._answer.headers.get("X-Goog-Generation")
+        size = self._answer.headers.get("Content-Range", "/").rpartition("/")[2] if headers else None
+        size = size or self._answer.headers.get("Content-Length", "")
+        self.total = int(size) if self.total is None and size.isdecimal() else self.total
 
     def _drop(self) -> None:
         if self._answer is not None:

@@ -68,7 +68,7 @@ class GCSUnavailable(BackendUnavailable):
         super().__init__(f"{message}; ask the administrator of this index")
         self.setting = setting
         self.reason = reason
-        LOG.error("%s", reason)
+        LOG.error("%s: %s", setting, reason)
 
 
 @dataclass(frozen=True)

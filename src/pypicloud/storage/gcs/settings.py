@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pypicloud.errors import SettingError
 from pypicloud.settings import BOOLEAN, TEXT, EnvironSettings, Setting
+from pypicloud.storage.base import CREATE_MISSING
 from pypicloud.storage.gcs.failures import Address
 from pypicloud.storage.object_store import (
     BUCKET,
@@ -60,6 +61,7 @@ KMS_KEY: Final = Setting(
 )
 
 SETTINGS: Final[tuple[Setting[Any], ...]] = (
+    CREATE_MISSING,
     BUCKET,
     REGION,
     PREFIX,

@@ -14,11 +14,15 @@ _AHEAD: Final = 1 << 18
 
 
 class Download(io.RawIOBase):
-    """The bytes of an answer of S3. One that breaks off raises, so that a part is never taken for the whole."""
+    """The bytes of an answer of S3. One that breaks off raises, so that a part is never taken for the whole.
 
-    def __init__(self, body: Any) -> None:
+    ``total`` is how many bytes the whole object has.
+    """
+
+    def __init__(self, body: Any, total: int | None = None) -> None:
         super().__init__()
         self._body = body
+        self.total = total
 
     def readable(self) -> bool:
         """Yes."""

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from pypicloud.errors import SettingError
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage.object_store import OBJECT_ACL, REGION
-from pypicloud.storage.s3.errors import S3Unavailable, translated
+from pypicloud.storage.base import demand_making
+from pypicloud.storage.object_store import BUCKET, OBJECT_ACL, REGION
+from pypicloud.storage.s3.errors import S3Unavailable, is_web_page, no_store, translated
 from pypicloud.storage.s3.settings import ENDPOINT, SETTINGS, Owner, options, wrong
 
 LOG = logging.getLogger(__name__)
@@ -42,10 +43,12 @@ def found(name: str, settings: EnvironSettings) -> Any:
     try:
         region = looked_at(bucket)
         if region is None:
+            demand_making(settings, BUCKET)
             _create(bucket, settings)
     except S3Unavailable as error:
         setting = next(each for each in (REGION, *SETTINGS) if each.key == error.setting)
-        raise wrong(settings, setting, error.reason) from error
+        value = str(setting.read(settings)) if setting.is_set(settings) and not setting.secret else None
+        raise wrong(settings, setting, error.reason, value) from error
     if region is None or region == bucket.meta.client.meta.region_name:
         return bucket
     if REGION.read(settings):
@@ -69,7 +72,8 @@ def _bucket(name: str, given: Mapping[Owner, dict[str, Any]]) -> Any:
         session = boto3.session.Session(**given[Owner.SESSION])
         resource = session.resource("s3", config=Config(**config), **given[Owner.RESOURCE])
     except ProfileNotFound as error:
-        raise SettingError("storage.profile_name", "there is no such profile in AWS's configuration files") from error
+        reason = "there is no such profile in AWS's configuration files"
+        raise SettingError("storage.profile_name", reason, value=given[Owner.SESSION]["profile_name"]) from error
     except (BotoCoreError, ValueError, OSError) as error:
         raise SettingError(REGION.key, f"S3 cannot be used: {error}") from error
     resource.meta.client.meta.events.register_first(_RETRY, _no_retry)
@@ -112,6 +116,8 @@ def looked_at(bucket: Any) -> str | None:
                 # The answer to HEAD has no words; this one has.
                 client.list_objects_v2(Bucket=bucket.name, MaxKeys=1)
             raise
+    if is_web_page(answer):
+        raise no_store("HeadBucket")
     region: str = answer.get("BucketRegion") or client.meta.region_name
     return region
 

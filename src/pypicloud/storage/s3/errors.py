@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from pypicloud.errors import BackendUnavailable, FileExists, PypicloudError
@@ -88,6 +89,16 @@ _UNABLE: Final = _Trouble(
 _OTHER: Final = _Trouble(
     frozenset(), "the store refuses to do this", "storage.bucket", "S3 refuses {operation}: {code}{more}"
 )
+_WEBSITE: Final = _Trouble(
+    frozenset(),
+    "the store does not answer",
+    "storage.endpoint_url",
+    "a web page answers {operation} ({code}): this is the address of something else than S3, or of its console",
+    retry_after=5,
+)
+
+#: What a proxy says in a web page of its own while the store behind it is away.
+_GATEWAY: Final = frozenset({"502", "503", "504"})
 
 
 def _disliked(setting: str, reason: str, *codes: str) -> _Trouble:
@@ -212,6 +223,8 @@ def refusal(error: Any) -> PypicloudError:
     if code in _CONFLICT:
         return Conflict("somebody else changes the same file at this moment; please try again", 1)
     trouble = _trouble(code) or _trouble(str(status)) or _OTHER
+    if is_web_page(error.response) and code not in _GATEWAY:
+        trouble = _WEBSITE
     reason = trouble.reason.format(
         code=code,
         operation=operation,
@@ -220,6 +233,18 @@ def refusal(error: Any) -> PypicloudError:
         more=f": {said['Message']}" if said.get("Message") and code not in {"403", "Forbidden"} else "",
     )
     return S3Unavailable(trouble.message, trouble.setting, reason, trouble.retry_after)
+
+
+def is_web_page(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer, as boto3 gives it, is a page for people, which no S3 sends."""
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("content-type", "").startswith("text/html")
+
+
+def no_store(operation: str) -> S3Unavailable:
+    """The error for a web page in place of what an operation should give."""
+    reason = _WEBSITE.reason.format(operation=operation, code=HTTPStatus.OK.value)
+    return S3Unavailable(_WEBSITE.message, _WEBSITE.setting, reason, _WEBSITE.retry_after)
 
 
 def _trouble(code: str) -> _Trouble | None:

@@ -142,7 +142,7 @@ class S3Storage(BucketStorage):
         try:
             is_there = connection.looked_at(self.bucket) is not None
         except S3Unavailable as error:
-            return False, error.reason
+            return False, error.message
         return is_there, "" if is_there else "there is no such bucket"
 
     # The primitives
@@ -174,7 +174,8 @@ class S3Storage(BucketStorage):
                 answer = self.client.get_object(Bucket=self.bucket.name, Key=key, **part)
         except ObjectMissing as error:
             raise PackageNotFound(f"{key.rpartition('/')[2]!r} is not in the storage") from error
-        with Download(answer["Body"]) as stream:
+        _, _, total = answer.get("ContentRange", "").rpartition("/")
+        with Download(answer["Body"], int(total) if total.isdecimal() else answer["ContentLength"]) as stream:
             yield cast("BinaryIO", stream)
 
     def _write(

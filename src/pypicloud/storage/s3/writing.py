@@ -129,7 +129,8 @@ class Writer:
             with translated():
                 # Not every store looks at the conditions of a copy; what is left then is the moment after this.
                 now = self._client.head_object(**target)
-            if now["ETag"].strip('"') != found.state:
+            # Nor does any store look at whether somebody else has just written other facts.
+            if (now["ETag"].strip('"'), now["Metadata"]) != (found.state, found.metadata):
                 raise _changed(found.key)
             kept = {name: now[name] for name in _KEPT if now.get(name)}
             source = {"CopySource": target, "CopySourceIfMatch": found.state}
