@@ -94,8 +94,8 @@ def test_a_container_that_is_gone(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"storage.storage_account_key": "AAAA"}, ("storage.storage_account_key", "a key of the account 'account'")),
-        ({"storage.storage_account_name": "other"}, ("a key of the account 'other'",)),
+        ({"storage.storage_account_key": "AAAA"}, ("storage.storage_account_key", "no key of 'account'")),
+        ({"storage.storage_account_name": "other"}, ("no key of 'other'",)),
         ({"storage.storage_account_url": "http://127.0.0.1:9/x"}, ("storage.storage_account_url", "127.0.0.1:9")),
     ],
 )

@@ -15,7 +15,7 @@ from pypicloud.cache import ICache, get_cache_impl
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.cache_fixtures import package, put
 from support.live import LOOPBACK
-from support.services.aws import REGION
+from support.services.s3 import REGION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -216,15 +216,14 @@ def refusal(error: Any) -> PypicloudError:
     """What a refusal of S3 is for the rest of the server; ``error`` is a ``ClientError``."""
     said, status = error.response.get("Error", {}), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code, operation = str(said.get("Code", "")), error.operation_name
-    if code in _MISSING:
+    is_page = is_web_page(error.response) and code not in _GATEWAY
+    if code in _MISSING and (operation.startswith("Head") or not is_page):
         return ObjectMissing("there is no such object")
     if code in _CONDITION:
         return ObjectChanged("there is another object already")
     if code in _CONFLICT:
         return Conflict("somebody else changes the same file at this moment; please try again", 1)
-    trouble = _trouble(code) or _trouble(str(status)) or _OTHER
-    if is_web_page(error.response) and code not in _GATEWAY:
-        trouble = _WEBSITE
+    trouble = _WEBSITE if is_page else _trouble(code) or _trouble(str(status)) or _OTHER
     reason = trouble.reason.format(
         code=code,
         operation=operation,
@@ -238,7 +237,8 @@ def refusal(error: Any) -> PypicloudError:
 def is_web_page(answer: Mapping[str, Any]) -> bool:
     """Whether an answer, as boto3 gives it, is a page for people, which no S3 sends."""
     headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return headers.get("content-type", "").startswith("text/html")
+    # Google calls what is empty by this type, too.
+    return headers.get("content-type", "").startswith("text/html") and headers.get("content-length") != "0"
 
 
 def no_store(operation: str) -> S3Unavailable:
