@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pypicloud.declared import all_settings
+from pypicloud.declared import all_settings, readers
 from pypicloud.errors import PypicloudError
 from pypicloud.settings import BOOLEAN, FILE_ONLY_PREFIXES, Required, Setting, environment_name
 
@@ -46,6 +46,9 @@ def _setting_text(setting: Setting[Any]) -> str:
     rows = [("type", f"`{setting.kind.name}`"), ("default", _default(setting))]
     if not setting.key.startswith(FILE_ONLY_PREFIXES):
         rows.append(("environment", f"`{environment_name(setting.key)}`"))
+    backends = readers(setting.key)
+    if len(backends) > 1:
+        rows.append(("read by", ", ".join(f"`{name}`" for name in backends)))
     if setting.was:
         rows.append(("older spellings", ", ".join(f"`{key}`" for key in setting.was) + " (still read, with a warning)"))
     if setting.deprecated:

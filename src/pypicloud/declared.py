@@ -153,6 +153,16 @@ def all_settings() -> list[tuple[str, Settings]]:
     )
 
 
+def readers(key: str) -> tuple[str, ...]:
+    """The short names of the backends that read a setting of their own kind."""
+    return tuple(
+        name
+        for choice in CHOICES
+        for name, target in choice.backends.items()
+        if key in {setting.key for setting in _class_settings(plugins.load(target, choice.backends, choice.base))}
+    )
+
+
 def settings_in_use(settings: EnvironSettings) -> list[tuple[str, Settings]]:
     """The groups of those settings that matter for the chosen backends."""
     return _grouped(

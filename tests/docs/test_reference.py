@@ -49,6 +49,17 @@ def test_setting_groups() -> None:
     assert titles == [title for title, _ in all_settings()]
 
 
+def test_shared_settings() -> None:
+    """A setting that several backends read says which; one that is of a single one does not."""
+    entries = {setting.key: page("reference/settings").split(f"### `{setting.key}`\n")[1] for setting in SETTINGS}
+    found = {key: re.search(r"read by \| (.*) \|", entry.split("\n### ")[0]) for key, entry in entries.items()}
+    shared = {key: match[1] for key, match in found.items() if match}
+    assert shared["storage.bucket"] == "`s3`, `cloudfront`, `gcs`"
+    assert shared["storage.prefix"] == "`s3`, `cloudfront`, `gcs`, `azure-blob`"
+    assert shared["db.url"] == "`sql`, `redis`"
+    assert "storage.dir" not in shared
+
+
 @pytest.mark.parametrize("heading", [CACHES, STORAGES])
 def test_measured_figures(heading: str) -> None:
     """The figures of a guide are those of the benchmarks page, without its goals; without figures there are none."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
-from pypicloud.errors import SettingError
 from pypicloud.models import Package
 from pypicloud.settings import PATH, REQUIRED, TEXT, EnvironSettings, Setting
 from pypicloud.storage.s3.settings import wrong
@@ -115,12 +114,10 @@ def _key(settings: EnvironSettings) -> Any:
 
 
 def _loaded(pem: bytes, setting: Setting[Any], settings: EnvironSettings) -> Any:
-    try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ImportError as error:
-        raise SettingError(KEY_ID.key, "needs the Python package cryptography: pip install cryptography") from error
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         key = load_pem_private_key(pem, password=None)
     except (TypeError, ValueError, UnsupportedAlgorithm) as error:

@@ -21,7 +21,16 @@ from pypicloud.settings import (
     as_bool,
     one_of,
 )
-from pypicloud.storage.object_store import BUCKET, CONNECT_TIMEOUT, ENCRYPTION, READ_TIMEOUT, REGION, WEBHOOK_SECRET
+from pypicloud.storage.object_store import (
+    BUCKET,
+    CONNECT_TIMEOUT,
+    ENCRYPTION,
+    OBJECT_ACL,
+    READ_TIMEOUT,
+    REGION,
+    STORAGE_CLASS,
+    WEBHOOK_SECRET,
+)
 
 
 class Owner(enum.Enum):
@@ -267,6 +276,23 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]|arn:[^\s
 #: The words for server-side encryption that there are.
 _ENCRYPTIONS: Final = frozenset({"AES256", "aws:kms", "aws:kms:dsse", "aws:fsx"})
 
+#: The words for who may do what with an object that there are.
+_ACLS: Final = frozenset(
+    {
+        "private",
+        "public-read",
+        "public-read-write",
+        "authenticated-read",
+        "aws-exec-read",
+        "bucket-owner-read",
+        "bucket-owner-full-control",
+        "log-delivery-write",
+    }
+)
+
+#: The storage classes out of which an object has to be fetched before it can be read.
+_ARCHIVES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
 
 def options(settings: EnvironSettings) -> dict[Owner, dict[str, Any]]:
     """The options that are set, or have a default of ours, by who takes them. Raises :class:`SettingError`."""
@@ -321,6 +347,11 @@ def warnings(settings: EnvironSettings) -> Mapping[Setting[Any], str]:
         )
     if encryption and encryption not in _ENCRYPTIONS:
         odd[ENCRYPTION] = f"{encryption!r} is no encryption that S3 is known to have; it is sent as it stands"
+    acl, storage_class = OBJECT_ACL.read(settings), STORAGE_CLASS.read(settings)
+    if acl and acl not in _ACLS:
+        odd[OBJECT_ACL] = f"{acl!r} is no canned ACL that S3 is known to have; it is sent as it stands"
+    if storage_class in _ARCHIVES:
+        odd[STORAGE_CLASS] = f"from {storage_class!r} nothing can be downloaded before it is restored"
     return odd
 
 
