@@ -12,7 +12,6 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +30,6 @@ KEPT_DIGESTS: Final = ("sha256", "md5")
 
 #: The digests that uploaders send, and the name hashlib has for them (standards.md 7.1).
 DIGEST_FIELDS: Final = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_digest": "blake2_256"}
-
-#: From how many bytes on another thread hashes them in less time than it takes to tell it.
-_WORTH_A_THREAD: Final = 1 << 18
 
 _HASHES: Final[dict[str, Callable[[], Any]]] = {
     "sha256": hashlib.sha256,
@@ -76,11 +72,6 @@ class Form:
             spooled.path.unlink(missing_ok=True)
 
 
-@functools.cache
-def _hashers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(4, thread_name_prefix="hash")
-
-
 class _Spool:
     """A file being written to the spool directory."""
 
@@ -94,23 +85,8 @@ class _Spool:
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         view = memoryview(chunk)
         self.size += len(view)
-        first, *others = self.hashes.values()
-        if len(view) < _WORTH_A_THREAD:
-            for digest in others:
-                digest.update(view)
-            first.update(view)
-            self._store(view)
-            return
-        # Hashing takes longer than all else, and threads hash at the same time.
-        hashing = [_hashers().submit(digest.update, view) for digest in others]
-        try:
-            first.update(view)
-            self._store(view)
-        finally:
-            # The caller may change the bytes after this.
-            wait(hashing)
-
-    def _store(self, view: memoryview) -> None:
+        for digest in self.hashes.values():
+            digest.update(view)
         while view:
             view = view[self.file.write(view) :]
 

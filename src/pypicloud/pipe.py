@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 #: How many bytes a pipe holds at most: once more are written, somebody reads.
-HELD: Final = 1 << 18
+HELD: Final = 1 << 19
 
 #: The request to the kernel for a pipe that holds as many; where there is none, a pipe holds fewer.
 _SET_SIZE: Final = getattr(fcntl, "F_SETPIPE_SZ", None)
