@@ -6,6 +6,7 @@ A setting is declared beside the code that reads it; here they are gathered for 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -233,6 +234,16 @@ def check(settings: EnvironSettings) -> tuple[list[Finding], list[SettingError]]
         better = f"{fallback.MODE.key} = cache with {fallback.ALWAYS_SHOW_UPSTREAM.key} = true"
         found.append(Finding(fallback.MODE.key, f"is mirror, the older word; please use {better}"))
     return list(dict.fromkeys(found)), errors
+
+
+def odd(settings: EnvironSettings) -> list[Finding]:
+    """What the chosen storage warns of when it is configured, without configuring it."""
+    found: list[Finding] = []
+    for _, backend in _chosen(settings)[0]:
+        if issubclass(backend, IStorage):
+            with contextlib.suppress(SettingError):
+                found += backend.odd(settings)
+    return found
 
 
 def _later() -> list[Setting[Any]]:

@@ -338,15 +338,15 @@ def test_verify(word: str, verify: bool | str) -> None:
 def test_odd_settings(moto: S3Service, caplog: pytest.LogCaptureFixture) -> None:
     """Words that S3 is not known to understand are sent, and named in a warning, as is a class that cannot be read."""
     s3(moto.settings(), server_side_encryption="rot13", object_acl="everybody", storage_class="GLACIER")
-    assert "storage.server_side_encryption: 'rot13' is no encryption" in caplog.text
-    assert "storage.object_acl: 'everybody' is no canned ACL" in caplog.text
+    assert "storage.server_side_encryption = 'rot13' is no encryption" in caplog.text
+    assert "storage.object_acl = 'everybody' is no canned ACL" in caplog.text
     assert "storage.storage_class: from 'GLACIER' nothing can be downloaded" in caplog.text
 
 
 def test_a_dot_in_the_name(at_amazon: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     """A bucket with a dot in its name is used, with a word on its URLs."""
     storage = s3(at_amazon, bucket="my.bucket")
-    assert "storage.bucket: 'my.bucket' has a dot" in caplog.text
+    assert "storage.bucket = 'my.bucket' has a dot" in caplog.text
     assert storage.redirect_url(make_package()).partition("?")[0].endswith("/my.bucket/f3a9/foo/foo-1.0.tar.gz")
 
 

@@ -115,6 +115,19 @@ def test_what_is_odd_is_printed(config: Path, capsys: pytest.CaptureFixture[str]
     assert "pypi.allow_overwrite is deprecated; please use pypi.allow_overwrite_groups" in warnings
 
 
+def test_what_the_storage_warns_of(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the storage would warn of at the start is printed, without reaching for it."""
+    more = "pypi.storage = s3\nstorage.bucket = my.bucket\nstorage.expire_after = 999999\nstorage.object_acl = all\n"
+    status, found = report(config, capsys, more)
+    assert status == 0
+    for words in (
+        "storage.bucket = 'my.bucket' has a dot",
+        "storage.expire_after = 999999 is more than the service allows; URLs expire after 604800 seconds",
+        "storage.object_acl = 'all' is no canned ACL",
+    ):
+        assert any(warning.startswith(words) for warning in found["warnings"])
+
+
 def test_what_the_accounts_are_warned_of(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the config backend finds odd about users, groups and rights is a warning, once."""
     lines = "user.bob = plain\nauth.admins = eve\npypi.allow_overwrite = false\n"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from pypicloud.access import ConfigAccessBackend
-from pypicloud.declared import ACCESS, check, settings_in_use
+from pypicloud.declared import ACCESS, check, odd, settings_in_use
 from pypicloud.errors import SettingError
 from pypicloud.sample import spelled
 from pypicloud.scripts import config_file
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 def report_on(settings: EnvironSettings) -> Report:
     """The report on a configuration; connects to nothing and writes nothing."""
     findings, errors = check(settings)
-    warnings = [f"{finding.key} {finding.message}" for finding in findings]
+    warnings = [f"{finding.key} {finding.message}" for finding in (*findings, *odd(settings))]
     said, more = _access_remarks(settings)
     messages = dict.fromkeys(masked(str(error)) for error in [*errors, *more])
     return Report(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, cast
 from pypicloud.dateutil import utcfromtimestamp
 from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound, SettingError
 from pypicloud.models import Package
-from pypicloud.settings import BOOLEAN, EnvironSettings, Setting
+from pypicloud.settings import BOOLEAN, EnvironSettings, Finding, Setting
 from pypicloud.storage.body import BLOCK, FileBody, Slice, can_seek, requested_range, skip
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class IStorage:
 
         ``pypicloud check-config`` asks this. What is wrong with one setting alone is found from ``SETTINGS``.
         """
+
+    @classmethod
+    def odd(cls, settings: EnvironSettings) -> Iterable[Finding]:
+        """What works, but most likely not as it is meant: :meth:`configure` warns of it, ``check-config`` shows it."""
+        return ()
 
     @property
     def has_own_urls(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, ClassVar, Final, cast
 
 from pypicloud.errors import BackendUnavailable, PackageNotFound
 from pypicloud.models import Package
-from pypicloud.settings import BOOLEAN, REQUIRED, SECONDS, TEXT, EnvironSettings, Kind, Setting
+from pypicloud.settings import BOOLEAN, REQUIRED, SECONDS, TEXT, EnvironSettings, Finding, Kind, Setting
 from pypicloud.storage.base import IStorage, check_segments
 
 LOG = logging.getLogger(__name__)
@@ -189,7 +189,9 @@ class ObjectStoreStorage(IStorage):
     @classmethod
     def configure(cls, settings: EnvironSettings) -> dict[str, Any]:
         """The keyword arguments of the constructor."""
-        expire_after = cls._expire_after(settings)
+        for finding in cls.odd(settings):
+            LOG.warning("%s %s", finding.key, finding.message)
+        expire_after = min(EXPIRE_AFTER.read(settings), cls._longest_expiry(settings))
         common = {
             "expire_after": expire_after,
             "bucket_prefix": PREFIX.read(settings),
@@ -206,23 +208,17 @@ class ObjectStoreStorage(IStorage):
         return {**super().configure(settings), **common, **cls._subclass_specific_config(settings, common)}
 
     @classmethod
-    def _expire_after(cls, settings: EnvironSettings) -> int:
-        """How long signed URLs live, within what the service allows (compat.md 2.4)."""
-        wanted, longest = EXPIRE_AFTER.read(settings), cls._longest_expiry(settings) or CENTURY
-        if wanted <= longest:
-            return wanted
-        LOG.warning(
-            "%s = %d is more than the service allows; URLs expire after %d seconds",
-            EXPIRE_AFTER.key,
-            wanted,
-            longest,
-        )
-        return longest
+    def odd(cls, settings: EnvironSettings) -> Iterator[Finding]:
+        """URLs that would live too long are cut to what the service allows (compat.md 2.4)."""
+        wanted, longest = EXPIRE_AFTER.read(settings), cls._longest_expiry(settings)
+        if wanted > longest:
+            message = f"= {wanted} is more than the service allows; URLs expire after {longest} seconds"
+            yield Finding(EXPIRE_AFTER.key, message)
 
     @classmethod
-    def _longest_expiry(cls, settings: EnvironSettings) -> int | None:
-        """How many seconds the service lets a signed URL live at most; None for as long as one likes."""
-        return cls.longest_expiry
+    def _longest_expiry(cls, settings: EnvironSettings) -> int:
+        """How many seconds a signed URL lives at most."""
+        return cls.longest_expiry or CENTURY
 
     @classmethod
     def _subclass_specific_config(cls, settings: EnvironSettings, common_config: dict[str, Any]) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class AzureBlobStorage(BucketStorage):
             _need("azure.identity", own.KEY.key, "is not set, and an identity in its place")
 
     @classmethod
-    def _longest_expiry(cls, settings: EnvironSettings) -> int | None:
-        return None if own.account_key(settings) else LONGEST_DELEGATION
+    def _longest_expiry(cls, settings: EnvironSettings) -> int:
+        return super()._longest_expiry(settings) if own.account_key(settings) else LONGEST_DELEGATION
 
     def check_health(self) -> tuple[bool, str]:
         """Whether the container is there and can be looked at."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pypicloud.errors import SettingError
@@ -16,6 +16,7 @@ from pypicloud.settings import (
     TEXT,
     TRUE_WORDS,
     EnvironSettings,
+    Finding,
     Kind,
     Setting,
     as_bool,
@@ -336,23 +337,22 @@ def check(settings: EnvironSettings) -> None:
         raise wrong(settings, THRESHOLD, "must be at most 5G, as S3 takes no more in one request")
 
 
-def warnings(settings: EnvironSettings) -> Mapping[Setting[Any], str]:
-    """What is odd about the settings, by setting."""
-    odd: dict[Setting[Any], str] = {}
+def odd(settings: EnvironSettings) -> Iterator[Finding]:
+    """What most likely is not meant so."""
     name, encryption = BUCKET.read(settings), ENCRYPTION.read(settings)
     if "." in name and not name.startswith("arn:") and not ENDPOINT.read(settings):
-        odd[BUCKET] = (
-            f"{name!r} has a dot: Amazon's certificates do not cover it, so that its URLs have the bucket in their "
-            f"path; {REGION.key} has to be the region of the bucket"
+        yield Finding(
+            BUCKET.key,
+            f"= {name!r} has a dot: Amazon's certificates do not cover it, so that its URLs have the bucket in their "
+            f"path; {REGION.key} has to be the region of the bucket",
         )
     if encryption and encryption not in _ENCRYPTIONS:
-        odd[ENCRYPTION] = f"{encryption!r} is no encryption that S3 is known to have; it is sent as it stands"
+        yield Finding(ENCRYPTION.key, f"= {encryption!r} is no encryption that S3 is known to have; it is sent so")
     acl, storage_class = OBJECT_ACL.read(settings), STORAGE_CLASS.read(settings)
     if acl and acl not in _ACLS:
-        odd[OBJECT_ACL] = f"{acl!r} is no canned ACL that S3 is known to have; it is sent as it stands"
+        yield Finding(OBJECT_ACL.key, f"= {acl!r} is no canned ACL that S3 is known to have; it is sent so")
     if storage_class in _ARCHIVES:
-        odd[STORAGE_CLASS] = f"from {storage_class!r} nothing can be downloaded before it is restored"
-    return odd
+        yield Finding(STORAGE_CLASS.key, f"= {storage_class!r}: nothing can be downloaded before it is restored")
 
 
 def threshold(settings: EnvironSettings) -> int:

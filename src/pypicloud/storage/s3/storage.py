@@ -11,10 +11,10 @@ from urllib.parse import quote, urlsplit
 
 from pypicloud.errors import PackageNotFound
 from pypicloud.models import Package
-from pypicloud.settings import EnvironSettings, Setting
+from pypicloud.settings import EnvironSettings, Finding, Setting
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, package_of
 from pypicloud.storage.object_facts import Notation
-from pypicloud.storage.object_store import BUCKET, EXPIRE_AFTER, PUBLIC_URL, ObjectStoreStorage
+from pypicloud.storage.object_store import BUCKET, CENTURY, PUBLIC_URL, ObjectStoreStorage
 from pypicloud.storage.s3 import connection
 from pypicloud.storage.s3 import settings as s3_settings
 from pypicloud.storage.s3.body import Download
@@ -67,8 +67,6 @@ class S3Storage(BucketStorage):
     def _subclass_specific_config(cls, settings: EnvironSettings, common_config: dict[str, Any]) -> dict[str, Any]:
         """Reach the bucket, which is made if it is missing."""
         s3_settings.check(settings)
-        for setting, reason in s3_settings.warnings(settings).items():
-            LOG.warning("%s: %s", setting.key, reason)
         sizes = Sizes(
             s3_settings.threshold(settings),
             s3_settings.PART_SIZE.read(settings),
@@ -88,10 +86,15 @@ class S3Storage(BucketStorage):
         s3_settings.check(settings)
 
     @classmethod
-    def _expire_after(cls, settings: EnvironSettings) -> int:
-        if PUBLIC_URL.read(settings) or s3_settings.SIGNATURE.read(settings) in _UNBOUNDED:
-            return EXPIRE_AFTER.read(settings)
-        return super()._expire_after(settings)
+    def odd(cls, settings: EnvironSettings) -> Iterator[Finding]:
+        """What S3 most likely does not do as it is asked."""
+        yield from super().odd(settings)
+        yield from s3_settings.odd(settings)
+
+    @classmethod
+    def _longest_expiry(cls, settings: EnvironSettings) -> int:
+        is_unbounded = PUBLIC_URL.read(settings) or s3_settings.SIGNATURE.read(settings) in _UNBOUNDED
+        return CENTURY if is_unbounded else super()._longest_expiry(settings)
 
     @classmethod
     def get_bucket(cls, bucket_name: str, settings: EnvironSettings) -> Any:
