@@ -7,8 +7,8 @@
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
-# How many tests run at a time: one for each processor, but at least 2 and at most 4.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -lt 2 ] && n=2; [ "$$n" -gt 4 ] && n=4; echo "$$n")
+# How many tests run at a time: one more than there are processors, as many wait for a server, but at most 4.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); n=$$((n + 1)); [ "$$n" -gt 4 ] && n=4; echo "$$n")
 
 # What follows the command of `make serve`: make serve ARGS="server.ini --port 9000"
 ARGS ?=

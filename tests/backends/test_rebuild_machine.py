@@ -211,7 +211,7 @@ class History(RuleBasedStateMachine):
 
 
 #: How many histories, and of how many changes at most, are tried on each cache.
-BUDGETS: Final = {"memory": (40, 30), "sqlite-memory": (25, 30), "sqlite": (15, 25)}
+BUDGETS: Final = {"memory": (40, 30), "sqlite-memory": (25, 30), "sqlite": (15, 25), "dynamo-moto": (4, 15)}
 
 
 @pytest.fixture
