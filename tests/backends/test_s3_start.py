@@ -340,7 +340,7 @@ def test_odd_settings(moto: S3Service, caplog: pytest.LogCaptureFixture) -> None
     s3(moto.settings(), server_side_encryption="rot13", object_acl="everybody", storage_class="GLACIER")
     assert "storage.server_side_encryption = 'rot13' is no encryption" in caplog.text
     assert "storage.object_acl = 'everybody' is no canned ACL" in caplog.text
-    assert "storage.storage_class: from 'GLACIER' nothing can be downloaded" in caplog.text
+    assert "storage.storage_class = 'GLACIER': nothing can be downloaded" in caplog.text
 
 
 def test_a_dot_in_the_name(at_amazon: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
