@@ -13,7 +13,7 @@ from webtest import TestResponse
 from pypicloud.errors import SettingError
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.object_store import WEBHOOK_SECRET
-from support.bucket import MemoryBucket
+from support.bucket import WatchedBucket
 from support.world import Index
 
 SECRET = "0123456789abcdef"
@@ -27,10 +27,10 @@ class Bucketful:
 
     def __init__(self, directory: Path, secret: str | None = SECRET) -> None:
         self.index = Index(
-            directory, storage__dir=None, pypi__storage="support.bucket:MemoryBucket", storage__webhook_secret=secret
+            directory, storage__dir=None, pypi__storage="support.bucket:WatchedBucket", storage__webhook_secret=secret
         )
         self.cache = self.index.wsgi.registry.pypicloud.cache_factory(None)
-        self.bucket: MemoryBucket = self.cache.storage
+        self.bucket: WatchedBucket = self.cache.storage
 
     def tell(
         self, body: bytes = EVENT, authorization: str | None = BEARER, path: str = "/api/events/s3", **options: Any
@@ -60,7 +60,7 @@ def test_appears_and_vanishes(world: Bucketful) -> None:
     answer = world.tell()
     assert (answer.status_int, answer.body) == (200, b"")
     assert world.names() == ["acme-1.0+local.tar.gz"]
-    world.bucket.objects.clear()
+    world.bucket.service.objects.clear()
     assert world.tell().status_int == 200
     assert world.names() == []
 
@@ -128,21 +128,11 @@ def test_large(world: Bucketful) -> None:
     assert (answer.status_int, answer.json["error"]) == (413, "too-large")
 
 
-def test_a_bucket_that_fails(world: Bucketful, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_fails(world: Bucketful) -> None:
     """While the bucket does not answer it is 503, so that the store sends it again."""
-    monkeypatch.setattr(MemoryBucket, "__init__", down(MemoryBucket.__init__))
+    world.bucket.service.is_down = True
     answer = world.tell()
     assert (answer.status_int, answer.json["error"]) == (503, "backend-unavailable")
-
-
-def down(init: Any) -> Any:
-    """A constructor of buckets that do not answer."""
-
-    def made(self: MemoryBucket, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        self.is_down = True
-
-    return made
 
 
 def test_other_storage(tmp_path: Path) -> None:

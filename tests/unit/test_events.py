@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pypicloud.errors import BackendUnavailable, BadRequest, InvalidUpload, NotSupported
@@ -18,7 +18,7 @@ from pypicloud.events import Followed, follow, keys
 from pypicloud.models import Package
 from pypicloud.testing.memory_cache import MemoryCache
 from pypicloud.testing.memory_storage import MemoryStorage
-from support.bucket import MemoryBucket
+from support.bucket import WatchedBucket
 
 KEY = "fc81/foo/foo-1.0.tar.gz"
 ODD = "p q/foo/foo-1.0+l#1é%2B.tar.gz"
@@ -137,6 +137,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON)
 def test_anything(value: Any) -> None:
     """Whatever JSON comes, keys are texts, or it is refused."""
@@ -145,15 +146,15 @@ def test_anything(value: Any) -> None:
 
 
 @pytest.fixture
-def bucket() -> MemoryBucket:
+def bucket() -> WatchedBucket:
     """A bucket with one package in it."""
-    bucket = MemoryBucket(objects={})
+    bucket = WatchedBucket()
     bucket.put(KEY, name="foo", version="1.0", hash_sha256="ab" * 32)
     return bucket
 
 
 @pytest.fixture
-def cache(bucket: MemoryBucket) -> MemoryCache:
+def cache(bucket: WatchedBucket) -> MemoryCache:
     """An empty cache over that bucket."""
     return MemoryCache(storage=lambda _: bucket)
 
@@ -163,7 +164,7 @@ def known(cache: MemoryCache) -> dict[str, str]:
     return {package.filename: package.data["path"] for package in cache.everything()}
 
 
-def test_appears(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_appears(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """A new object is known with what a rebuild would know of it, and its project has a new revision."""
     before = cache.revision("foo")
     assert follow(cache, [KEY]) == Followed(saved=1)
@@ -182,7 +183,7 @@ def test_again(cache: MemoryCache) -> None:
     assert cache.revision("foo") == before
 
 
-def test_overwritten(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_overwritten(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """An object that was overwritten is known with its new facts."""
     follow(cache, [KEY])
     bucket.put(KEY, "2026-02-03", name="foo", version="1.0", hash_sha256="cd" * 32)
@@ -192,44 +193,44 @@ def test_overwritten(cache: MemoryCache, bucket: MemoryBucket) -> None:
     assert found.data["hash_sha256"] == "cd" * 32
 
 
-def test_vanishes(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_vanishes(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """A deleted object is forgotten, and that nobody knew of it is no error."""
     follow(cache, [KEY])
-    del bucket.objects[KEY]
+    del bucket.service.objects[KEY]
     assert follow(cache, [KEY]) == Followed(forgotten=1)
     assert known(cache) == {}
     assert follow(cache, [KEY]) == Followed()
 
 
-def test_out_of_order(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_out_of_order(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """What an event says happened does not count: the bucket does, whatever order they come in."""
     created, removed = keys(s3(KEY)), keys(s3(KEY, name="ObjectRemoved:Delete"))
     follow(cache, removed)
     assert known(cache) == {"foo-1.0.tar.gz": KEY}
-    del bucket.objects[KEY]
+    del bucket.service.objects[KEY]
     follow(cache, created)
     assert known(cache) == {}
 
 
-def test_moved(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_moved(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """A file whose object gets another key stays known, in whatever order the two events come."""
     follow(cache, [KEY])
     bucket.put("foo/foo-1.0.tar.gz", "2026-02-03", name="foo", version="1.0")
     assert follow(cache, ["foo/foo-1.0.tar.gz"]) == Followed(saved=1)
     assert follow(cache, [KEY]) == Followed(unchanged=1)
-    del bucket.objects[KEY]
+    del bucket.service.objects[KEY]
     assert follow(cache, [KEY]) == Followed(unchanged=1)
     assert known(cache) == {"foo-1.0.tar.gz": "foo/foo-1.0.tar.gz"}
 
 
-def test_facts_without_a_key(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_facts_without_a_key(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """A row that does not say which object it is of is that of the key which the file would get."""
     key = bucket.calculate_path(Package("foo", "1.0", "foo-1.0.tar.gz"))
     cache.save(Package("foo", "1.0", "foo-1.0.tar.gz"))
-    assert follow(cache, ["other/foo-1.0.tar.gz"]) == Followed(forgotten=key not in bucket.objects)
+    assert follow(cache, ["other/foo-1.0.tar.gz"]) == Followed(forgotten=key not in bucket.service.objects)
 
 
-def test_foreign_objects(cache: MemoryCache, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture) -> None:
+def test_foreign_objects(cache: MemoryCache, bucket: WatchedBucket, caplog: pytest.LogCaptureFixture) -> None:
     """Companions, marks of folders and names that cannot be served are not even looked at; no package is left out."""
     companion = f"{KEY}.{'a' * 32}.metadata"
     for key in (companion, "folder/", "a/\x00-1.0.zip", "a/.hidden", "readme"):
@@ -242,7 +243,7 @@ def test_foreign_objects(cache: MemoryCache, bucket: MemoryBucket, caplog: pytes
 
 def test_prefix() -> None:
     """What is outside of the prefix is not looked at."""
-    bucket = MemoryBucket(objects={}, bucket_prefix="pre/")
+    bucket = WatchedBucket(bucket_prefix="pre/")
     bucket.put(KEY, name="foo", version="1.0")
     bucket.put(f"pre/{KEY}", name="foo", version="1.0")
     cache = MemoryCache(storage=lambda _: bucket)
@@ -251,7 +252,7 @@ def test_prefix() -> None:
     assert known(cache) == {"foo-1.0.tar.gz": f"pre/{KEY}"}
 
 
-def test_many(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_many(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """Many keys are followed at once, and the sums are right."""
     names = [f"foo/foo-{number}.0.tar.gz" for number in range(30)]
     for name in names[:20]:
@@ -260,16 +261,16 @@ def test_many(cache: MemoryCache, bucket: MemoryBucket) -> None:
     assert len(known(cache)) == 20
 
 
-def test_a_bucket_that_fails(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_a_bucket_that_fails(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """A bucket that does not answer fails the whole batch, and nothing is forgotten."""
     follow(cache, [KEY])
-    bucket.is_down = True
+    bucket.service.is_down = True
     with pytest.raises(BackendUnavailable):
         follow(cache, [KEY, "foo/foo-2.0.tar.gz"])
     assert known(cache) == {"foo-1.0.tar.gz": KEY}
 
 
-def test_changed_meanwhile(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_changed_meanwhile(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """Facts that somebody else writes while the bucket is asked are not lost, and all is looked at once more."""
 
     def write(key: str) -> None:
@@ -281,14 +282,14 @@ def test_changed_meanwhile(cache: MemoryCache, bucket: MemoryBucket) -> None:
     assert bucket.asked == [KEY, KEY]
 
 
-def test_uploaded_and_deleted_meanwhile(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_uploaded_and_deleted_meanwhile(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """A file that was deleted after it was looked at is not known afterwards."""
     bucket.hook = bucket._remove
     assert follow(cache, [KEY]) == Followed()
     assert known(cache) == {}
 
 
-def test_never_still(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_never_still(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """Facts that change all the time are given up, so that the event comes again later."""
     count = iter(range(1, 1000))
     bucket.hook = lambda key: cache.save(Package("foo", "1.0", "foo-1.0.tar.gz", size=next(count), path=key))

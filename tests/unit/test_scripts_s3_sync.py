@@ -15,7 +15,7 @@ from pypicloud.errors import BackendUnavailable, PypicloudError
 from pypicloud.scripts.s3_sync import Follower, Queue
 from pypicloud.settings import EnvironSettings
 from pypicloud.testing.memory_cache import MemoryCache
-from support.bucket import MemoryBucket
+from support.bucket import WatchedBucket
 
 KEY = "acme/acme-1.0.tar.gz"
 EVENT = json.dumps({"Records": [{"eventSource": "aws:s3", "s3": {"object": {"key": KEY}}}]})
@@ -62,15 +62,15 @@ def stop() -> list[Any]:
 
 
 @pytest.fixture
-def bucket() -> MemoryBucket:
+def bucket() -> WatchedBucket:
     """A bucket with one package in it."""
-    bucket = MemoryBucket(objects={})
+    bucket = WatchedBucket()
     bucket.put(KEY, name="acme", version="1.0")
     return bucket
 
 
 @pytest.fixture
-def cache(bucket: MemoryBucket) -> MemoryCache:
+def cache(bucket: WatchedBucket) -> MemoryCache:
     """An empty cache over that bucket."""
     return MemoryCache(storage=lambda _: bucket)
 
@@ -106,14 +106,14 @@ def test_pauses_have_an_end(cache: MemoryCache, slept: list[float]) -> None:
     assert max(slept) == 60
 
 
-def test_a_bucket_that_is_away(cache: MemoryCache, bucket: MemoryBucket, slept: list[float]) -> None:
+def test_a_bucket_that_is_away(cache: MemoryCache, bucket: WatchedBucket, slept: list[float]) -> None:
     """While the bucket does not answer, messages are given back, to come again after the pause; none is deleted."""
 
     def again() -> Messages:
-        bucket.is_down = False
+        bucket.service.is_down = False
         return [message()]
 
-    bucket.is_down = True
+    bucket.service.is_down = True
     script = Script([message(), message("{}")], [message()], again, stop)
     follower(script, cache).follow()
     assert script.did == [("give back", 1, 1), ("give back", 1, 2), ("delete", 1)]
@@ -121,7 +121,7 @@ def test_a_bucket_that_is_away(cache: MemoryCache, bucket: MemoryBucket, slept: 
     assert cache.distinct() == ["acme"]
 
 
-def test_told_to_end_at_work(cache: MemoryCache, bucket: MemoryBucket) -> None:
+def test_told_to_end_at_work(cache: MemoryCache, bucket: WatchedBucket) -> None:
     """What was begun when it is told to end is brought to its end, and nothing new is begun."""
 
     def hook(_: str) -> None:
