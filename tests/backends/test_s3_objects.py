@@ -21,7 +21,7 @@ from pypicloud.storage.s3.writing import Sizes
 from pypicloud.testing.downloads import CONTENT, make_package
 from support.dynamo import one_loader
 from support.s3 import everything, head, intercepted, looking, put, refused, s3
-from support.services.aws import MiniStack
+from support.services.aws import MiniStack, Moto
 from support.services.s3 import S3Service
 
 MOMENT = datetime(2019, 7, 8, 9, 10, 11, 120000, UTC)
@@ -290,7 +290,8 @@ def test_part_sizes(size: int, part: int) -> None:
 @pytest.mark.parametrize("large", [False, True], ids=["whole", "parts"])
 def test_writers(service: S3Service, settings: dict[str, str], large: bool) -> None:
     """Of sixteen writers of one name one wins, and the bytes are those of its hash."""
-    size = (5 << 20) + 1 if large else 30000
+    # Moto reads the whole of an object between its look at the condition and its deed.
+    size = (5 << 20) + 1 if large and not isinstance(service, Moto) else 30000
     # In parts only where the store looks at the condition at their end, and at nobody else meanwhile.
     threshold = "5M" if isinstance(service, MiniStack) else "5G"
     storage = s3(settings, multipart_threshold=threshold, multipart_chunksize="5M")

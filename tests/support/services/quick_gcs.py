@@ -9,11 +9,26 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 
 from gcp_storage_emulator.server import Response, create_server  # type: ignore[import-not-found]
 from gcp_storage_emulator.storage import Storage  # type: ignore[import-not-found]
 
 write_down = Storage._write_config_to_file
+writing = threading.Lock()
+
+
+def write(storage: Storage) -> None:
+    """Write down a list of all that is kept, which others may change meanwhile."""
+    with writing:
+        while True:
+            try:
+                write_down(storage)
+            except RuntimeError:
+                continue
+            return
+
+
 Storage._write_config_to_file = lambda storage: None
 Storage._bucket_soft_delete_retention_seconds = lambda storage, bucket: 0
 set_header = Response.__setitem__
@@ -25,5 +40,7 @@ server = create_server(host, int(port), data_dir=directory)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 server.start()
 signal.sigwait({signal.SIGTERM})
+# What is still being answered on open connections is written down before the answer, as the emulator does by itself.
+Storage._write_config_to_file = write
 server.stop()
-write_down(server._storage)
+write(server._storage)
