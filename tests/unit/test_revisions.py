@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from pypicloud.errors import BackendUnavailable
-from pypicloud.front import Revisions
+from pypicloud.revisions import Revisions
 
 Names: TypeAlias = "set[str | None]"
 
