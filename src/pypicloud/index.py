@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +77,7 @@ class PackageIndex:
         upstream: Upstream,
         *,
         checkup: Checkup | None = None,
+        revision: Callable[[str | None], str | None] | None = None,
     ) -> None:
         self.cache = cache
         self.access = access
@@ -84,6 +85,8 @@ class PackageIndex:
         self.pages = pages
         self.upstream = upstream
         self.checkup = checkup or Checkup()
+        # One request's question may go along with those of others.
+        self._revision = revision or cache.revision
 
     @property
     def spool_directory(self) -> str | None:
@@ -98,7 +101,7 @@ class PackageIndex:
 
     def rendered_projects(self, caller: Caller, form: Format) -> Page:
         """The list of projects as a page, out of the memory while neither names nor rights change."""
-        revision = self._under_rights(self.cache.revision(None))
+        revision = self._under_rights(self._revision(None))
         key = _list_key(form, caller)
         page = None if revision is None else self.pages.get(key, revision)
         if page is None:
@@ -150,7 +153,7 @@ class PackageIndex:
         """
         project = _project_name(name)
         # The revision is read before the packages: a page is never kept under a newer one than its own.
-        revision = self.cache.revision(project)
+        revision = self._revision(project)
         key = _page_key(form, depth, project)
         if revision is not None:
             kept = self.pages.get(key, revision)

@@ -27,6 +27,7 @@ from pypicloud.index import PackageIndex
 from pypicloud.locator import Upstream
 from pypicloud.models import Caller
 from pypicloud.pages import Pages
+from pypicloud.revisions import asked_together
 from pypicloud.settings import BOOLEAN, FALSE_WORDS, SECONDS, TEXT, EnvironSettings, Kind, Setting, as_list
 
 LOG: Final = logging.getLogger(__name__)
@@ -163,13 +164,21 @@ class Application:
     trusted_proxies: TrustedProxies | None = None
     checkup: Checkup = field(default_factory=Checkup)
 
+    @cached_property
+    def revision(self) -> Callable[[str | None], str | None] | None:
+        """Asks a cache that is not local for a revision, for all requests that want one; None if the cache is local."""
+        cache = self.cache_factory(None)
+        return None if cache.is_local else asked_together(cache.revisions)
+
     def index(self, request: Any = None) -> PackageIndex:
         """The index with backends of its own, for a request or without one."""
         return self.index_of(self.cache_factory(request), self.access_factory(request))
 
     def index_of(self, cache: ICache, access: IAccessBackend) -> PackageIndex:
         """The index with these backends."""
-        return PackageIndex(cache, access, self.policy, self.pages, self.upstream, checkup=self.checkup)
+        return PackageIndex(
+            cache, access, self.policy, self.pages, self.upstream, checkup=self.checkup, revision=self.revision
+        )
 
 
 class PypicloudRequest(Request):  # type: ignore[misc]  # Pyramid is untyped

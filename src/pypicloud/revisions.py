@@ -1,19 +1,37 @@
-"""Questions about revisions to a cache that is not local: those of many requests are asked together."""
+"""Questions about revisions to a cache that is not local: those of many requests are asked together.
+
+:class:`Revisions` is for requests on an event loop, :func:`asked_together` for those in threads.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import Final, TypeAlias
 
+from pypicloud.together import Together
+
 LOG: Final = logging.getLogger(__name__)
+
+#: Asks a cache for the revisions of projects, and for None of the list of projects.
+Ask: TypeAlias = Callable[[set[str | None]], Mapping[str | None, str | None]]
 
 #: A project's name, or None for the list of projects, and whom its revision is for.
 _Wanted: TypeAlias = "tuple[str | None, asyncio.Future[str | None]]"
+
+
+def asked_together(ask: Ask) -> Callable[[str | None], str | None]:
+    """Asks for one revision; what threads ask meanwhile goes into one question. Raises what ``ask`` does."""
+
+    def answers(names: Sequence[str | None]) -> Sequence[str | None]:
+        found = ask(set(names))
+        return [found[name] for name in names]
+
+    return Together(answers)
 
 
 class Revisions:
@@ -27,7 +45,7 @@ class Revisions:
     #: How many turns of the loop the next question waits for those who have just been answered: they ask again soon.
     TURNS = 3
 
-    def __init__(self, ask: Callable[[set[str | None]], Mapping[str | None, str | None]]) -> None:
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._wanted: list[_Wanted] = []
         self._is_asking = False

@@ -9,11 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pypicloud import crew
-from pypicloud.cache.together import Saver
 from pypicloud.crew import Crew, Pace, Patience, Stopped, Tally
-from pypicloud.errors import BackendUnavailable, InvalidUpload
-from pypicloud.models import Package
-from pypicloud.testing.memory_cache import MemoryCache
+from pypicloud.errors import BackendUnavailable
 
 
 class Recorder:
@@ -222,84 +219,3 @@ def test_tally() -> None:
         thread.join()
     assert (tally.files_listed, tally.bytes_listed, tally.files_done, tally.bytes_done) == (2000, 6000, 2000, 4000)
     assert tally.outcomes == {"copied": 2000}
-
-
-class SlowCache(MemoryCache):
-    """A cache that takes its time for each write, and can be out of order."""
-
-    writes: int = 0
-    is_down: bool = False
-
-    def save_all(self, packages: object) -> None:
-        """Save them."""
-        assert isinstance(packages, list)
-        self.writes += 1
-        time.sleep(0.02)
-        if self.is_down:
-            raise BackendUnavailable("away")
-        super().save_all(packages)
-
-
-def test_saving_together() -> None:
-    """What comes in during one write goes into the next, and whoever comes back has been saved."""
-    cache = SlowCache()
-    saver = Saver(cache)
-    missed: list[str] = []
-
-    def work(number: int) -> None:
-        package = Package("acme", f"{number}", f"acme-{number}.tar.gz")
-        saver.save(package)
-        if cache.fetch(package.filename) is None:
-            missed.append(package.filename)
-
-    Crew(range(64), lambda: work, 16).run(Patience(), no_tick)
-    assert missed == []
-    assert len(cache.all("acme")) == 64
-    assert cache.writes < 64
-
-
-class ChoosyCache(SlowCache):
-    """A cache that cannot keep everything, and writes nothing at all of what holds such a thing."""
-
-    def check_facts(self, package: Package) -> None:
-        """Refuse a package."""
-        if package.name == "bad":
-            raise InvalidUpload("too long")
-
-    def save_all(self, packages: object) -> None:
-        """Save them."""
-        assert isinstance(packages, list)
-        for package in packages:
-            self.check_facts(package)
-        super().save_all(packages)
-
-
-def test_saving_what_cannot_be_kept() -> None:
-    """A package that the cache cannot keep does not fail those that are saved at the same moment."""
-    cache = ChoosyCache()
-    saver = Saver(cache)
-    refused: list[str] = []
-
-    def work(number: int) -> None:
-        name = "acme" if number % 8 else "bad"
-        try:
-            saver.save(Package(name, f"{number}", f"{name}-{number}.tar.gz"))
-        except InvalidUpload:
-            refused.append(name)
-
-    Crew(range(16), lambda: work, 16).run(Patience(), no_tick)
-    assert refused == ["bad", "bad"]
-    assert cache.distinct() == ["acme"]
-    assert len(cache.all("acme")) == 14
-
-
-def test_saving_that_fails() -> None:
-    """What the cache raises is raised to all whose packages were in that write, and the next write goes on."""
-    cache = SlowCache()
-    saver = Saver(cache)
-    cache.is_down = True
-    with pytest.raises(BackendUnavailable):
-        saver.save(Package("acme", "1", "acme-1.tar.gz"))
-    cache.is_down = False
-    saver.save(Package("acme", "2", "acme-2.tar.gz"))
-    assert [package.version for package in cache.all("acme")] == ["2"]

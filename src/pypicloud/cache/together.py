@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from pypicloud.cache.base import ICache
 from pypicloud.models import Package
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    package: Package
-    is_done: bool = False
-    error: Exception | None = None
+from pypicloud.together import Together
 
 
 class Saver:
@@ -21,30 +14,14 @@ class Saver:
 
     def __init__(self, cache: ICache) -> None:
         self._cache = cache
-        self._guard = threading.Lock()
-        self._turn = threading.Lock()
-        self._waiting: list[_Waiting] = []
+        self._together = Together(self._save_all)
 
     def save(self, package: Package) -> None:
         """Save a package; it is saved when this returns. Raises what the cache does."""
         # What it cannot keep is not to fail those that are saved along with it.
         self._cache.check_facts(package)
-        mine = _Waiting(package)
-        with self._guard:
-            self._waiting.append(mine)
-        with self._turn:
-            if not mine.is_done:
-                self._save_waiting()
-        if mine.error is not None:
-            raise mine.error
+        self._together(package)
 
-    def _save_waiting(self) -> None:
-        with self._guard:
-            batch, self._waiting = self._waiting, []
-        error = None
-        try:
-            self._cache.save_all([each.package for each in batch])
-        except Exception as caught:  # noqa: BLE001 - each of those who wait has to know
-            error = caught
-        for each in batch:
-            each.is_done, each.error = True, error
+    def _save_all(self, packages: Sequence[Package]) -> Sequence[None]:
+        self._cache.save_all(packages)
+        return [None] * len(packages)
