@@ -57,7 +57,7 @@ def pages(bench: Bench) -> tuple[Result, ...]:
 def threads(bench: Bench) -> tuple[Result, ...]:
     """The same pages without HTTP and without the framework, from eight threads of one process."""
     (found,) = _worked(bench, "pages", cache_work.PAGES, _FILES, 8)
-    return tuple(_beside(bench, "cache-threads", "such a page inside the process, 8 threads", found))
+    return tuple(_beside(bench, "cache-threads", "such a page inside the process, 8 threads", found, goal=_PAGES))
 
 
 def saves(bench: Bench) -> tuple[Result, ...]:

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -144,22 +143,40 @@ class Followed:
 def follow(cache: ICache, keys: Iterable[str]) -> Followed:
     """Make a cache agree with the bucket as to the files that these keys are, or were, of.
 
+    Raises :class:`BackendUnavailable` if cache or storage fails, when all that can be done is done; then all of it can
+    be done again.
+    """
+    followed, failures = follow_each(cache, keys)
+    if failures:
+        raise next(iter(failures.values()))
+    return followed
+
+
+def follow_each(cache: ICache, keys: Iterable[str]) -> tuple[Followed, dict[str, BackendUnavailable]]:
+    """The same, file by file: what was done, and why nothing was as to those keys of whose file that is so.
+
     What is written here was read under no lock: an object store may wait for this to be done before it
     answers the very upload that it is about, which holds the lock of the file. So facts change only while
-    they are as they were read, as in a rebuild. Raises :class:`BackendUnavailable` if cache or storage
-    fails; then all of it can be done again.
+    they are as they were read, as in a rebuild. Raises :class:`BackendUnavailable` if the cache fails, or the
+    storage for every single one of several files: then it is not about the files.
     """
     storage = cache.storage
     if not isinstance(storage, BucketStorage):
         raise NotSupported("the configured storage is no bucket, so that it has no events")
-    left = _by_filename(storage, keys)
-    done = Followed()
+    wanted = _by_filename(storage, keys)
+    work = _Work(cache, storage, {})
+    left = wanted
+    followed = Followed()
     for _ in range(ATTEMPTS):
         if not left:
-            return done
-        followed, left = _attempt(cache, storage, left)
-        done += followed
-    raise BackendUnavailable("the facts of a file are changed by others again and again; please try again", 5)
+            break
+        done, left = work.attempt(left)
+        followed += done
+    restless = "the facts of a file are changed by others again and again; please try again"
+    failures = {**work.failures, **{filename: BackendUnavailable(restless, 5) for filename in left}}
+    if len(wanted) > 1 and len(failures) == len(wanted):
+        raise next(iter(failures.values()))
+    return followed, {key: failure for filename, failure in failures.items() for key in wanted[filename]}
 
 
 def _by_filename(storage: BucketStorage, keys: Iterable[str]) -> dict[str, set[str]]:
@@ -172,56 +189,79 @@ def _by_filename(storage: BucketStorage, keys: Iterable[str]) -> dict[str, set[s
     return dict(found)
 
 
-def _attempt(
-    cache: ICache, storage: BucketStorage, wanted: Mapping[str, set[str]]
-) -> tuple[Followed, dict[str, set[str]]]:
-    """Look at some files and change their facts; what was done, and the files that others changed meanwhile."""
-    known = cache.fetch_many(wanted)
-    # The object that the facts are of now may still be there, under another key.
-    looked = {name: some | {storage.get_path(known[name])} if name in known else some for name, some in wanted.items()}
-    found = _stored(cache, storage, sorted(set().union(*looked.values())))
-    changes = []
-    unchanged = 0
-    for filename, some in looked.items():
-        newest = _newest([found[key] for key in sorted(some) if key in found])
-        change = _change(storage, filename, known.get(filename), newest)
-        if change is not None and _can_be_kept(cache, change):
-            changes.append(change)
-        elif newest is not None:
-            unchanged += 1
-    made = cache.exchange(changes) if changes else set()
-    for change in changes:
-        if change.filename in made:
-            LOG.info("%s %s", "Forgot" if change.wanted is None else "Saved", change.filename)
-    forgotten = sum(change.wanted is None and change.filename in made for change in changes)
-    followed = Followed(len(made) - forgotten, forgotten, unchanged)
-    return followed, {each.filename: wanted[each.filename] for each in changes if each.filename not in made}
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done in a cache for files; ``failures`` are those of the storage, by file name."""
 
+    cache: ICache
+    storage: BucketStorage
+    failures: dict[str, BackendUnavailable]
 
-def _stored(cache: ICache, storage: BucketStorage, keys: Sequence[str]) -> dict[str, Package]:
-    """What is stored under these keys now."""
-    look = partial(storage.package_at, factory=cache.new_package)
-    if len(keys) == 1:
-        packages = [look(keys[0])]
-    else:
+    def attempt(self, wanted: Mapping[str, set[str]]) -> tuple[Followed, dict[str, set[str]]]:
+        """Look at some files and change their facts; what was done, and the files that others changed meanwhile."""
+        known = self.cache.fetch_many(wanted)
+        found = self._found(known, wanted)
+        changes = []
+        unchanged = 0
+        for filename, packages in found.items():
+            newest = _newest(packages)
+            change = self._change(filename, known.get(filename), newest)
+            if change is not None and _can_be_kept(self.cache, change):
+                changes.append(change)
+            elif newest is not None:
+                unchanged += 1
+        made = self.cache.exchange(changes) if changes else set()
+        for change in changes:
+            if change.filename in made:
+                LOG.info("%s %s", "Forgot" if change.wanted is None else "Saved", change.filename)
+                self.failures.pop(change.filename, None)
+        forgotten = sum(change.wanted is None and change.filename in made for change in changes)
+        done = {*made, *self.failures}
+        left = {each.filename: wanted[each.filename] for each in changes if each.filename not in done}
+        return Followed(len(made) - forgotten, forgotten, unchanged), left
+
+    def _found(self, known: Mapping[str, Package], wanted: Mapping[str, set[str]]) -> dict[str, list[Package]]:
+        """What is stored now under the keys of these files, without the files of which that cannot be told."""
+        # The object that the facts are of now may still be there, under another key.
+        keys = {
+            filename: sorted(some | {self.storage.get_path(known[filename])} if filename in known else some)
+            for filename, some in wanted.items()
+        }
+        # Files with more than one key are few.
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="events") as pool:
-            packages = list(pool.map(look, keys))
-    return {key: package for key, package in zip(keys, packages, strict=True) if package is not None}
+            found = dict(zip(keys, pool.map(self._stored, keys, keys.values()), strict=True))
+        return {filename: packages for filename, packages in found.items() if packages is not None}
+
+    def _stored(self, filename: str, keys: Sequence[str]) -> list[Package] | None:
+        """What is stored under the keys of a file; None if the storage fails."""
+        try:
+            looked = [self.storage.package_at(key, self.cache.new_package) for key in keys]
+        except BackendUnavailable as error:
+            self.failures[filename] = error
+            return None
+        return [package for package in looked if package is not None]
+
+    def _change(self, filename: str, known: Package | None, wanted: Package | None) -> Change | None:
+        before = None if known is None else facts(known)
+        if before == (None if wanted is None else facts(wanted)):
+            return None
+        if known is not None or wanted is None:
+            return Change(filename, before, wanted)
+        # What was deleted since it was looked at has no facts before and none after, so the file tells.
+        return Change(filename, None, wanted, lambda: self._is_stored(wanted))
+
+    def _is_stored(self, package: Package) -> bool:
+        try:
+            return self.storage.stored(package) is not None
+        except BackendUnavailable as error:
+            # Raised from here it would undo what is done for other files in the same step.
+            self.failures[package.filename] = error
+            return False
 
 
 def _newest(packages: Iterable[Package]) -> Package | None:
     """The one that a rebuild would take, if a file name is stored more than once."""
     return max(packages, key=lambda package: (package.last_modified, package.name, package.version), default=None)
-
-
-def _change(storage: BucketStorage, filename: str, known: Package | None, wanted: Package | None) -> Change | None:
-    before = None if known is None else facts(known)
-    if before == (None if wanted is None else facts(wanted)):
-        return None
-    if known is not None or wanted is None:
-        return Change(filename, before, wanted)
-    # What was deleted since it was looked at has no facts before and none after, so the file tells.
-    return Change(filename, None, wanted, lambda: storage.stored(wanted) is not None)
 
 
 def _can_be_kept(cache: ICache, change: Change) -> bool:

@@ -7,7 +7,6 @@ counts is the one on a stored file's own project, never on the name that a URL o
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from pypicloud.errors import (
 )
 from pypicloud.fallback import Answer, Policy, Situation, decide
 from pypicloud.health import Checkup
-from pypicloud.metadata import Distribution, read_distribution, wheel_metadata
+from pypicloud.metadata import wheel_metadata
 from pypicloud.models import (
     Caller,
     Link,
@@ -43,7 +42,7 @@ from pypicloud.render import Format
 from pypicloud.settings import SIZE, Setting
 from pypicloud.storage.base import IStorage
 from pypicloud.storage.reading import seekable
-from pypicloud.upload import VALID_NAME, check_agreement, check_digests, name_and_version, store
+from pypicloud.upload import VALID_NAME, checked, companions_of, facts_of, name_and_version, store
 
 if TYPE_CHECKING:
     from pypicloud.access.base import IAccessBackend
@@ -305,31 +304,12 @@ class PackageIndex:
         """
         name, version = name_and_version(upload)
         self._demand(caller, name, "write")
-        check_digests(upload)
-        distribution = read_distribution(upload.path, upload.filename)
-        if distribution is not None:
-            check_agreement(name, version, distribution)
-        package = self._new_package(caller, upload, name, version, distribution)
-        companions = {}
-        if distribution is not None and upload.filename.endswith(".whl"):
-            companions["metadata"] = distribution.metadata
+        distribution = checked(upload, name, version)
+        facts = facts_of(upload, distribution, caller.user, with_hashes=self.policy.calculate_hashes)
+        package = self.cache.new_package(name, version, upload.filename, **facts)
+        companions = companions_of(upload, distribution)
         with self.cache.lock(upload.filename):
             return store(self.cache, package, upload, companions, self.access.can_overwrite_package)
-
-    def _new_package(
-        self, caller: Caller, upload: Upload, name: str, version: str, distribution: Distribution | None
-    ) -> Package:
-        """The package with its facts: the archive's own ones where it has any, else the form's (standards.md 6)."""
-        data: dict[str, Any] = {"size": upload.size, "uploader": caller.user}
-        summary, data["requires_python"] = upload.summary, upload.requires_python
-        if distribution is not None:
-            summary = distribution.summary or summary
-            data["requires_python"] = distribution.requires_python
-            if upload.filename.endswith(".whl"):
-                data["core_metadata"] = hashlib.sha256(distribution.metadata).hexdigest()
-        if self.policy.calculate_hashes:
-            data["hash_sha256"], data["hash_md5"] = upload.digests["sha256"], upload.digests["md5"]
-        return self.cache.new_package(name, version, upload.filename, summary=summary, **data)
 
     def delete(self, caller: Caller, name: str, filename: str) -> None:
         """Delete a stored file, from the storage and from the cache."""

@@ -25,7 +25,8 @@ from pypicloud.storage.reading import Measured, measured
 
 LOG = logging.getLogger(__name__)
 
-#: The facts that a file which has been moved is still given, if it lacks them.
+#: The facts that a file which has been moved is still given, if it lacks them. Whether one was taken away in the new
+#: storage or never came, as a yank that was taken back, nothing tells.
 LATER_FACTS: Final = (*METADATA_FIELDS, "yanked")
 
 #: What belongs to the storage that a file is in.

@@ -28,8 +28,8 @@ from pypicloud.access import passwords
 from pypicloud.declared import check
 from pypicloud.errors import PypicloudError, SettingError
 from pypicloud.front import Front
+from pypicloud.ini import load_ini
 from pypicloud.sample import render_config
-from pypicloud.settings import load_ini
 
 #: The most bytes that the headers of a request may have.
 MAX_HEADERS: Final = 64 << 10

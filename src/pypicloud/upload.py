@@ -1,4 +1,4 @@
-"""What an upload must be to be taken, and how it is put beside what is stored already.
+"""What an upload must be to be taken, what is known of it, and how it is put beside what is stored already.
 
 Taken are names that agree, digests that match, and nothing that could become a path.
 """
@@ -10,18 +10,18 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from packaging.version import InvalidVersion, Version
 
 from pypicloud.errors import DigestMismatch, FileExists, InvalidUpload, PackageNotFound
+from pypicloud.metadata import Distribution, read_distribution
 from pypicloud.models import NormalizedName, Package, Upload, normalized
 from pypicloud.storage.body import BLOCK
 from pypicloud.util import ALL_EXTENSIONS, PackageParseError, parse_filename
 
 if TYPE_CHECKING:
     from pypicloud.cache.base import ICache
-    from pypicloud.metadata import Distribution
 
 #: A project name as PEP 508 has it; anything else cannot be a project.
 VALID_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
@@ -68,7 +68,19 @@ def _check_segment(what: str, text: str) -> None:
         raise InvalidUpload(f"the {what} {text!r} holds characters that it may not hold")
 
 
-def check_digests(upload: Upload) -> None:
+def checked(upload: Upload, name: NormalizedName, version: str) -> Distribution | None:
+    """What the archive says of itself, None if it is of a kind that says nothing; checked against all that was sent.
+
+    Raises :class:`DigestMismatch` or :class:`InvalidUpload`.
+    """
+    _check_digests(upload)
+    distribution = read_distribution(upload.path, upload.filename)
+    if distribution is not None:
+        _check_agreement(name, version, distribution)
+    return distribution
+
+
+def _check_digests(upload: Upload) -> None:
     """Refuse bytes that are not those whose digests the client sent (compat.md 9.1, S8)."""
     for algorithm, claimed in upload.claimed.items():
         found = upload.digests[algorithm]
@@ -78,7 +90,7 @@ def check_digests(upload: Upload) -> None:
             )
 
 
-def check_agreement(name: NormalizedName, version: str, distribution: Distribution) -> None:
+def _check_agreement(name: NormalizedName, version: str, distribution: Distribution) -> None:
     """Refuse an archive whose own metadata name another project or version."""
     if normalized(distribution.name) != name:
         raise InvalidUpload(f"the metadata inside says project {distribution.name!r}, not {name!r}; build it anew")
@@ -90,6 +102,33 @@ def check_agreement(name: NormalizedName, version: str, distribution: Distributi
         raise InvalidUpload(
             f"the metadata inside says version {distribution.version!r}, not {version!r}; build it anew"
         )
+
+
+def facts_of(
+    upload: Upload, distribution: Distribution | None, uploader: str | None, *, with_hashes: bool
+) -> dict[str, Any]:
+    """What is known of an uploaded file, as keywords of a package.
+
+    The archive's own facts count where it has any, else the form's (standards.md 6).
+    """
+    facts: dict[str, Any] = {"size": upload.size, "uploader": uploader}
+    facts["summary"], facts["requires_python"] = upload.summary, upload.requires_python
+    if distribution is not None:
+        facts["summary"] = distribution.summary or upload.summary
+        facts["requires_python"] = distribution.requires_python
+    metadata = companions_of(upload, distribution).get("metadata")
+    if metadata is not None:
+        facts["core_metadata"] = hashlib.sha256(metadata).hexdigest()
+    if with_hashes:
+        facts["hash_sha256"], facts["hash_md5"] = upload.digests["sha256"], upload.digests["md5"]
+    return facts
+
+
+def companions_of(upload: Upload, distribution: Distribution | None) -> dict[str, bytes]:
+    """What is kept beside an uploaded file, by kind: of a wheel its core metadata (PEP 658)."""
+    if distribution is None or not upload.filename.endswith(".whl"):
+        return {}
+    return {"metadata": distribution.metadata}
 
 
 def store(

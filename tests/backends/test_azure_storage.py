@@ -9,7 +9,6 @@ import json
 import os
 import urllib.request
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -17,10 +16,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage import azure_blob, get_storage_impl
+from pypicloud.storage import get_storage_impl
 from pypicloud.storage.azure_blob import AzureBlobStorage, wire
 from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
@@ -307,97 +305,3 @@ def status(request: urllib.request.Request) -> int:
         with error:
             code = error.code
     return code
-
-
-@pytest.mark.parametrize("length", [0, 4 << 20, (4 << 20) + 1, 9 << 20])
-def test_streaming(settings: Settings, length: int) -> None:
-    """Through the server a file of any size arrives whole, in parts, and not again."""
-    content = (b"%07d" % length * (length // 7 + 1))[:length]
-    package = make_package(content=content)
-    storage_of(settings).publish(package, io.BytesIO(content))
-
-    def answer(**headers: str) -> tuple[str, bytes, str]:
-        request = get(**headers)
-        code, found, chunks = request.call_application(storage_of(settings, request).stream_response(package))
-        with contextlib.closing(chunks):
-            return code[:3], b"".join(chunks), dict(found)["ETag"]
-
-    etag = f'"{package.data["hash_sha256"]}"'
-    assert answer() == ("200", content, etag)
-    assert answer(method="HEAD") == ("200", b"", etag)
-    assert answer(If_None_Match=etag) == ("304", b"", etag)
-    if length:
-        assert answer(Range="bytes=1-") == ("206", content[1:], etag)
-        assert answer(Range="bytes=-3") == ("206", content[-3:], etag)
-
-
-# At the same moment
-
-
-def test_metadata_against_a_new_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Facts that are changed while the file is replaced do not get to the new file."""
-    storage = storage_of(settings)
-    package = make_package(summary="first")
-    storage.publish(package, io.BytesIO(CONTENT))
-    demand = storage._demand
-
-    def replaced_meanwhile(wanted: Package) -> Any:
-        found = demand(wanted)
-        storage.publish(make_package(content=b"new", summary="second"), io.BytesIO(b"new"), replace=True)
-        return found
-
-    monkeypatch.setattr(storage, "_demand", replaced_meanwhile)
-    package.data["yanked"] = True
-    with pytest.raises(BackendUnavailable, match="at the same moment") as raised:
-        storage.update_metadata(package)
-    assert raised.value.retry_after == 1
-    with pytest.raises(BackendUnavailable, match="at the same moment"):
-        storage.upload_companion(package, "metadata", b"old")
-    (listed,) = storage.list()
-    assert (listed.summary, listed.data["size"]) == ("second", 3)
-    assert not {"yanked", "core_metadata"} & set(listed.data)
-
-
-def test_a_new_file_against_metadata(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose facts are changed while it is replaced is replaced all the same."""
-    storage = storage_of(settings)
-    package = make_package(summary="first")
-    storage.publish(package, io.BytesIO(CONTENT))
-    write = storage._write
-    others = [True]
-
-    def changed_meanwhile(*arguments: Any) -> None:
-        if others:
-            others.clear()
-            package.data["yanked"] = True
-            storage.update_metadata(package)
-        write(*arguments)
-
-    monkeypatch.setattr(storage, "_write", changed_meanwhile)
-    storage.publish(make_package(content=b"new", summary="second"), io.BytesIO(b"new"), replace=True)
-    (listed,) = storage.list()
-    assert (listed.summary, listed.data["size"], "yanked" in listed.data) == ("second", 3, False)
-
-
-@pytest.mark.parametrize("replace", [False, True])
-def test_large_uploads_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch, replace: bool) -> None:
-    """Of 16 uploads of one large name one wins, and the bytes are all its own, although all send blocks."""
-    monkeypatch.setattr(azure_blob, "BLOCK", 1 << 18)
-    contents = [bytes([number]) * (5 << 18) for number in range(16)]
-    storage = storage_of(settings)
-
-    def upload(content: bytes) -> bool:
-        try:
-            storage.publish(make_package(content=content), io.BytesIO(content), replace=replace)
-        except FileExists:
-            return False
-        return True
-
-    with ThreadPoolExecutor(len(contents)) as pool:
-        won = list(pool.map(upload, contents))
-    (listed,) = storage.list()
-    with storage.open(listed) as stream:
-        content = stream.read()
-    assert sum(won) == (16 if replace else 1)
-    assert won[contents.index(content)]
-    assert listed.data["hash_sha256"] == hashlib.sha256(content).hexdigest()

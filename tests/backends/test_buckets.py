@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pytest
 
-from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported
+from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, SettingError
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.buckets import StoredObject
@@ -325,13 +326,24 @@ def test_what_others_have_written_stays() -> None:
     }
 
 
-def test_signed_urls_are_used_again() -> None:
+def test_signed_urls_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL is signed once in a while, and has at least half of its life before it when it is given away."""
-    storage = bucket()
+    storage = bucket(**{"storage.expire_after": "60"})
     package = make_package()
-    assert storage.redirect_url(package) == storage.redirect_url(package)
-    short = bucket(**{"storage.expire_after": "0"})
-    assert short.redirect_url(package) != short.redirect_url(package)
+    url = storage.redirect_url(package)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 29)
+    assert storage.redirect_url(package) == url
+    monkeypatch.setattr(time, "monotonic", lambda: now + 31)
+    assert storage.redirect_url(package) != url
+
+
+@pytest.mark.parametrize("life", ["0", "-1"])
+def test_urls_that_never_live(life: str) -> None:
+    """A life with which a URL would be expired when it is made stops the start."""
+    with pytest.raises(SettingError, match="must") as caught:
+        bucket(**{"storage.expire_after": life})
+    assert (caught.value.setting, caught.value.value) == ("storage.expire_after", life)
 
 
 def test_urls_that_live_too_long(caplog: pytest.LogCaptureFixture) -> None:

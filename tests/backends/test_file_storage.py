@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ from pypicloud.testing.storage import StorageContract
 from support.directories import configured, put, tree
 
 WHEEL = "foo-1.0-py3-none-any.whl"
+
+LONG_AGO = datetime(2019, 2, 3, tzinfo=UTC)
 
 #: What 1.3.12 wrote for an upload with every field, and for one with none.
 OLD_FACTS = (
@@ -298,6 +301,26 @@ def test_companion_of_other_bytes(storage: FileStorage, directory: Path) -> None
     assert "core_metadata" not in listed.data
     storage.delete(listed)
     assert tree(directory) == {}
+
+
+@pytest.mark.parametrize("content", [b"byte", b"more bytes"], ids=["same size", "other size"])
+def test_new_facts_of_bytes_put_by_hand(storage: FileStorage, directory: Path, content: bytes) -> None:
+    """What is added to a file is refused if the bytes were replaced by hand meanwhile, of which no digest tells."""
+    storage.publish(Package("foo", "1.0", WHEEL, LONG_AGO), io.BytesIO(b"four"))
+    seen = storage.stored(Package("foo", "1.0", WHEEL))
+    assert seen is not None
+    put(directory, f"foo/1.0/{WHEEL}", content)
+    before = tree(directory)
+    seen.data["yanked"] = True
+    with pytest.raises(BackendUnavailable, match="was replaced at the same moment"):
+        storage.update_metadata(seen)
+    with pytest.raises(BackendUnavailable, match="was replaced at the same moment"):
+        storage.upload_companion(seen, "metadata", b"old")
+    assert tree(directory) == before
+    (seen,) = storage.list()
+    seen.data["yanked"] = True
+    storage.update_metadata(seen)
+    assert [package.data["yanked"] for package in storage.list()] == [True]
 
 
 def test_leftovers_of_a_crash_before_the_file(storage: FileStorage, directory: Path) -> None:

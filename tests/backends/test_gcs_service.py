@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import re
 import socket
 import subprocess
@@ -33,7 +32,7 @@ from pypicloud.storage.gcs import GoogleCloudStorage, bucket
 from pypicloud.storage.gcs.bucket import Bucket
 from pypicloud.storage.gcs.failures import Address
 from pypicloud.testing.downloads import make_package
-from support.gcs import Settings, everything, put, storage_of
+from support.gcs import Settings, everything, storage_of
 from support.live import LOOPBACK
 from support.services.gcs import GCS, plain
 from support.services.proxy import GCS_BUSY, Proxy
@@ -411,80 +410,6 @@ def remote(settings: Settings, proxy: Proxy) -> GoogleCloudStorage:
     return storage_of(settings, gcp_api_endpoint=url, read_timeout="1", connect_timeout="1")
 
 
-@pytest.mark.parametrize("content", [b"small", BIG], ids=["one request", "pieces"])
-@pytest.mark.parametrize(("count", "direction"), [(0, "answers"), (3000, "requests"), (6 << 20, "requests")])
-def test_cut_upload(remote: GoogleCloudStorage, proxy: Proxy, content: bytes, count: int, direction: Any) -> None:
-    """An upload whose connection breaks, or whose answer is lost, is done all the same, and not refused as its own."""
-    package = make_package(content=content)
-    proxy.cut_after(count, direction)
-    remote.publish(package, io.BytesIO(content), {"metadata": b"x"})
-    assert content_of(remote, package) == content
-    assert [each.data["core_metadata"] for each in remote.list()] == [package.data["core_metadata"]]
-
-
-@pytest.mark.parametrize("content", [b"small", BIG], ids=["one request", "pieces"])
-def test_lost_answers(remote: GoogleCloudStorage, proxy: Proxy, content: bytes) -> None:
-    """Whichever answer to an upload is lost, the upload is done."""
-    for number in range(6):
-        package = make_package(version=str(number), content=content)
-        proxy.cut_after(number * 700, "answers")
-        remote.publish(package, io.BytesIO(content))
-        assert content_of(remote, package) == content
-
-
-def test_cut_change(remote: GoogleCloudStorage, proxy: Proxy) -> None:
-    """A change of facts, or a deletion, whose answer is lost is done."""
-    package = make_package(content=b"x")
-    remote.publish(package, io.BytesIO(b"x"))
-    package.data["yanked"] = True
-    head = remote._head(package.data["path"])
-    assert head is not None
-    proxy.cut_after(0, "answers")
-    remote._write_metadata(head, {**head.metadata, "uploader": "me"})
-    assert [each.data["uploader"] for each in remote.list()] == ["me"]
-    proxy.cut_after(0, "answers")
-    remote._remove(head.key)
-    assert list(remote.list()) == []
-
-
-def test_cut_download(remote: GoogleCloudStorage, proxy: Proxy) -> None:
-    """A download whose connection breaks goes on."""
-    package = make_package(content=BIG)
-    remote.publish(package, io.BytesIO(BIG))
-    for count in (0, 1 << 20, 5 << 20):
-        proxy.cut_after(count, "answers")
-        assert content_of(remote, package) == BIG
-    with remote.open_range(package, 3, 3 << 20) as stream:
-        proxy.cut_after(1 << 20, "answers")
-        assert stream.read() == BIG[3 : 3 << 20]
-
-
-def test_cut_listing(remote: GoogleCloudStorage, gcs: GCS, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing whose connection breaks has all files, each once."""
-    monkeypatch.setattr(gcs, "page_size", 2)
-    packages = [make_package(f"p{number}") for number in range(7)]
-    for package in packages:
-        remote.publish(package, io.BytesIO(b"x"))
-    listing = iter(remote.list())
-    found = [next(listing)]
-    proxy.cut_after(0, "answers")
-    assert sorted([*found, *listing]) == packages
-
-
-def test_replaced_download(settings: Settings) -> None:
-    """A download does not go on with another file's bytes."""
-    with Proxy(int(settings["storage.gcp_api_endpoint"].rpartition(":")[2])) as proxy:
-        storage = storage_of(settings, gcp_api_endpoint=proxy.through(settings["storage.gcp_api_endpoint"]))
-        package = make_package(content=BIG)
-        storage.publish(package, io.BytesIO(BIG))
-        with storage.open(package) as stream:
-            stream.read(1)
-            put(settings, package.data["path"], content=BIG[1:])
-            proxy.cut()
-            with pytest.raises(BackendUnavailable, match="was replaced while it was read"):
-                stream.read()
-
-
 def test_busy(remote: GoogleCloudStorage, proxy: Proxy) -> None:
     """A service that is too busy is asked again, and at last given up with the word when to come back."""
     package = make_package(content=BIG)
@@ -501,37 +426,6 @@ def test_busy(remote: GoogleCloudStorage, proxy: Proxy) -> None:
         remote.stored(package)
     assert raised.value.retry_after == 5
     assert remote.check_health() == (False, "the storage is too busy to answer; please try again")
-
-
-def test_silence(remote: GoogleCloudStorage, proxy: Proxy) -> None:
-    """A service that says nothing is given up in time, and nothing half is left."""
-    package = make_package(content=BIG)
-    remote.publish(make_package("old"), io.BytesIO(b"x"))
-    proxy.hang()
-    works: list[Callable[[], Any]] = [
-        lambda: remote.stored(package),
-        lambda: remote.publish(package, io.BytesIO(BIG)),
-    ]
-    for fails in works:
-        began = time.monotonic()
-        with pytest.raises(BackendUnavailable, match="does not answer"):
-            fails()
-        # The time-out is one second here, twice for the file and twice to see what is left of it.
-        assert time.monotonic() - began < 8
-    assert remote.check_health() == (False, "the storage does not answer; ask the administrator of this index")
-    proxy.resume()
-    assert [each.name for each in remote.list()] == ["old"]
-    remote.publish(package, io.BytesIO(BIG), replace=True)
-    assert content_of(remote, package) == BIG
-
-
-def test_nobody_there(settings: Settings) -> None:
-    """An address at which nobody answers stops the start, and is named."""
-    with socket.create_server((LOOPBACK, 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(SettingError, match=rf"does not answer at http://{LOOPBACK}:{port}") as raised:
-        storage_of(settings, gcp_api_endpoint=f"http://{LOOPBACK}:{port}", read_timeout="1")
-    assert raised.value.setting == "storage.gcp_api_endpoint"
 
 
 def test_slow_network(settings: Settings) -> None:
@@ -559,15 +453,6 @@ def receive_slowly(listener: socket.socket, size: int) -> float:
         took = time.monotonic() - began
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
     return took
-
-
-def test_after_a_fork(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was forked makes connections of its own."""
-    storage = storage_of(settings)
-    before = storage.bucket
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert storage.bucket is not before
-    assert storage.check_health() == (True, "")
 
 
 def test_rest_of_a_stream(settings: Settings) -> None:

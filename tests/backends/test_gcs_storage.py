@@ -1,4 +1,4 @@
-"""The storage in Google Cloud Storage: what lies in the bucket, links, downloads, and several writers at once."""
+"""The storage in Google Cloud Storage: what lies in the bucket, links and downloads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import logging
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -19,9 +18,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from google.auth.transport.requests import AuthorizedSession
 
-from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.models import Package
-from pypicloud.storage import gcs as backend
 from pypicloud.storage.gcs import GoogleCloudStorage, bucket
 from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
@@ -295,40 +292,7 @@ def test_urls_that_are_refused(settings: Settings) -> None:
     assert fetch(url)[0] == 400
 
 
-def test_long_life(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """URLs that are to live for longer than a week live for a week, and the log says so at the start."""
-    with caplog.at_level(logging.WARNING):
-        storage = storage_of(settings, expire_after="604801")
-    assert "storage.expire_after = 604801 is more than the service allows" in caplog.text
-    package = make_package()
-    storage.publish(package, io.BytesIO(CONTENT))
-    assert "X-Goog-Expires=604800&" in storage.redirect_url(package)
-    assert fetch(storage.redirect_url(package)) == (200, CONTENT)
-
-
-# Downloads through the server
-
-
-@pytest.mark.parametrize("length", [0, 1, 200_000])
-def test_streaming(settings: Settings, length: int) -> None:
-    """Through the server a file of any size arrives whole, in parts, and not again."""
-    content = (b"%07d" % length * (length // 7 + 1))[:length]
-    package = make_package(content=content)
-    storage_of(settings).publish(package, io.BytesIO(content))
-
-    def answer(**headers: str) -> tuple[str, bytes, str]:
-        request = get(method=headers.pop("method", "GET"), **headers)
-        code, found, chunks = request.call_application(storage_of(settings, request).stream_response(package))
-        with contextlib.closing(chunks):
-            return code[:3], b"".join(chunks), dict(found)["ETag"]
-
-    etag = f'"{package.data["hash_sha256"]}"'
-    assert answer() == ("200", content, etag)
-    assert answer(method="HEAD") == ("200", b"", etag)
-    assert answer(If_None_Match=etag) == ("304", b"", etag)
-    if length > 1:
-        assert answer(Range="bytes=1-") == ("206", content[1:], etag)
-        assert answer(Range="bytes=-3") == ("206", content[-3:], etag)
+# Downloads
 
 
 def test_compressed(settings: Settings) -> None:
@@ -352,81 +316,3 @@ def test_behind_the_end(settings: Settings) -> None:
         storage.publish(package, io.BytesIO(content))
         with storage.open_range(package, len(content), 9) as stream:
             assert stream.read() == b""
-
-
-# At the same moment
-
-
-def test_metadata_against_a_new_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Facts that are changed while the file is replaced or deleted do not get to another file."""
-    storage = storage_of(settings)
-    package = make_package(summary="first")
-    storage.publish(package, io.BytesIO(CONTENT))
-    demand = storage._demand
-
-    def replaced_meanwhile(wanted: Package) -> Any:
-        found = demand(wanted)
-        storage.publish(make_package(content=b"new", summary="second"), io.BytesIO(b"new"), replace=True)
-        return found
-
-    def deleted_meanwhile(wanted: Package) -> Any:
-        found = demand(wanted)
-        storage.delete(wanted)
-        return found
-
-    monkeypatch.setattr(storage, "_demand", replaced_meanwhile)
-    package.data["yanked"] = True
-    with pytest.raises(BackendUnavailable, match="at the same moment"):
-        storage.update_metadata(package)
-    (listed,) = storage.list()
-    assert (listed.summary, listed.data["size"], "yanked" in listed.data) == ("second", 3, False)
-    monkeypatch.setattr(storage, "_demand", deleted_meanwhile)
-    with pytest.raises(BackendUnavailable, match="at the same moment"):
-        storage.update_metadata(listed)
-    assert everything(settings) == {}
-
-
-def test_a_new_file_against_metadata(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose facts are changed while it is replaced is replaced all the same."""
-    storage = storage_of(settings)
-    package = make_package(summary="first")
-    storage.publish(package, io.BytesIO(CONTENT))
-    write = storage._write
-    others = [True]
-
-    def changed_meanwhile(*arguments: Any) -> None:
-        if others:
-            others.clear()
-            package.data["yanked"] = True
-            storage.update_metadata(package)
-        write(*arguments)
-
-    monkeypatch.setattr(storage, "_write", changed_meanwhile)
-    storage.publish(make_package(content=b"new", summary="second"), io.BytesIO(b"new"), replace=True)
-    (listed,) = storage.list()
-    assert (listed.summary, listed.data["size"], "yanked" in listed.data) == ("second", 3, False)
-
-
-@pytest.mark.parametrize("replace", [False, True])
-@pytest.mark.parametrize("size", [1000, (8 << 20) + 1], ids=["small", "large"])
-def test_uploads_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch, size: int, replace: bool) -> None:
-    """Of 16 uploads of one name one wins, or the last, and the bytes are all its own, in one piece or several."""
-    monkeypatch.setattr(backend, "PIECE", 4 << 20)
-    contents = [bytes([number]) * size for number in range(16 if size < 1 << 20 else 6)]
-    storage = storage_of(settings)
-
-    def upload(content: bytes) -> bool:
-        try:
-            storage.publish(make_package(content=content), io.BytesIO(content), replace=replace)
-        except FileExists:
-            return False
-        return True
-
-    with ThreadPoolExecutor(len(contents)) as pool:
-        won = list(pool.map(upload, contents))
-    (listed,) = storage.list()
-    with storage.open(listed) as stream:
-        content = stream.read()
-    assert sum(won) == (len(contents) if replace else 1)
-    assert won[contents.index(content)]
-    assert listed.data["hash_sha256"] == hashlib.sha256(content).hexdigest()

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shutil
+import socket
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -19,10 +20,11 @@ import urllib3
 from botocore.exceptions import ConnectionClosedError
 
 from pypicloud.errors import BackendUnavailable, FileExists
-from pypicloud.storage import S3Storage
+from pypicloud.storage import S3Storage, download
 from pypicloud.storage.s3.errors import S3Unavailable
 from pypicloud.testing.downloads import CONTENT, get, make_package
 from support.dynamo import one_loader
+from support.live import LOOPBACK
 from support.s3 import everything, intercepted, put, refused, s3
 from support.services.proxy import Proxy
 
@@ -140,20 +142,211 @@ def streamed(storage: S3Storage) -> bytes:
         return b"".join(body)
 
 
+def closed_port() -> int:
+    """A port at which nobody listens."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def fetched(storage: S3Storage) -> bytes:
+    """A file as it comes out of the storage."""
+    with storage.open(make_package()) as stream:
+        return stream.read()
+
+
+@pytest.fixture
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no pause before the rest of a download is asked for."""
+    monkeypatch.setattr(download, "PAUSE", 0)
+
+
 def test_cut_downloads(storage: S3Storage, proxy: Proxy) -> None:
-    """A download that is cut raises, and never ends as if it were whole."""
+    """A download whose connection is cut goes on where it was: whole, in pieces, of a range, and on its way out."""
     publish(storage, LARGE)
-    proxy.cut_after(3 << 20, "answers")
-    with storage.open(make_package()) as stream, pytest.raises(BackendUnavailable):
-        shutil.copyfileobj(stream, io.BytesIO(), 1 << 16)
-    proxy.cut_after(3 << 20, "answers")
-    with storage.open_range(make_package(), 1, len(LARGE)) as stream, pytest.raises(BackendUnavailable):
-        stream.read()
-    proxy.cut_after(3 << 20, "answers")
+    for count in (0, 1 << 20, 5 << 20):
+        proxy.cut_after(count, "answers")
+        assert fetched(storage) == LARGE
+    copy = io.BytesIO()
+    with storage.open(make_package()) as stream:
+        proxy.cut_after(3 << 20, "answers")
+        shutil.copyfileobj(stream, copy, 1 << 16)
+    assert copy.getvalue() == LARGE
+    with storage.open_range(make_package(), 3, 5 << 20) as stream:
+        proxy.cut_after(3 << 20, "answers")
+        assert stream.read() == LARGE[3 : 5 << 20]
     storage.request = get("/")
-    with pytest.raises(BackendUnavailable):
-        streamed(storage)
+    proxy.cut_after(3 << 20, "answers")
     assert streamed(storage) == LARGE
+
+
+def test_the_rest_of_a_download(storage: S3Storage, proxy: Proxy) -> None:
+    """After a cut only those bytes are asked for that are missing, and only of the same object."""
+    publish(storage, LARGE)
+    asked: list[tuple[str | None, str | None]] = []
+
+    def look(_: str, request: Any) -> None:
+        wanted, condition = (request.headers.get(name) for name in ("Range", "If-Match"))
+        asked.append((wanted and wanted.decode(), condition and condition.decode()))
+
+    with intercepted(storage, look), storage.open(make_package()) as stream:
+        got = stream.read(1 << 20)
+        proxy.cut()
+        while block := stream.read(1 << 18):
+            got += block
+    assert got == LARGE
+    etag = storage.client.head_object(Bucket=storage.bucket.name, Key=storage.get_path(make_package()))["ETag"]
+    whole, rest = asked
+    assert whole == (None, None)
+    assert rest[1] == etag
+    assert rest[0] is not None
+    assert int(rest[0].removeprefix("bytes=").removesuffix("-")) >= 1 << 20
+
+
+def test_a_download_that_is_cut_again_and_again(storage: S3Storage, proxy: Proxy, quick_pauses: None) -> None:
+    """As long as there is something new between, a download goes on after any number of cuts."""
+    publish(storage, LARGE)
+    got = b""
+    with storage.open(make_package()) as stream:
+        while block := stream.read(1 << 20):
+            got += block
+            proxy.cut()
+    assert got == LARGE
+
+
+def test_a_download_that_is_cut_for_good(storage: S3Storage, proxy: Proxy, quick_pauses: None) -> None:
+    """A download that is cut a few times with nothing new between fails, and never ends as if it were whole."""
+    publish(storage, LARGE)
+    asked: list[str] = []
+
+    def cut(name: str, _: Any) -> None:
+        asked.append(name)
+        proxy.cut_after(1 << 16, "answers")
+
+    storage.request = get("/")
+    for read in (fetched, streamed):
+        asked.clear()
+        with intercepted(storage, cut), pytest.raises(BackendUnavailable, match="does not answer"):
+            read(storage)
+        assert len(asked) == 1 + download.BREAKS
+        proxy.cut_after(1 << 40, "answers")
+        assert read(storage) == LARGE
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_store_that_is_started_anew(
+    storage: S3Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, quick_retries: None, is_back: bool
+) -> None:
+    """A download goes on when a store that breaks it off, and refuses connections, is back within a moment."""
+    publish(storage, LARGE)
+    store, pauses = proxy.target, []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if is_back and len(pauses) == 3:
+            proxy.target = store
+
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=sleep))
+    with storage.open(make_package()) as stream:
+        got = stream.read(1 << 20)
+        proxy.target = closed_port()
+        proxy.cut()
+        if is_back:
+            assert got + stream.read() == LARGE
+        else:
+            with pytest.raises(BackendUnavailable, match="does not answer"):
+                stream.read()
+    assert pauses == [download.PAUSE, download.PAUSE * 2, download.PAUSE * 4]
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted"])
+def test_a_file_that_changes_during_a_download(
+    storage: S3Storage, settings: dict[str, str], proxy: Proxy, change: str
+) -> None:
+    """A download that is cut does not go on with another file's bytes."""
+    publish(storage, LARGE)
+    with storage.open(make_package()) as stream:
+        stream.read(1)
+        if change == "replaced":
+            put(settings, storage.get_path(make_package()), LARGE[1:])
+        else:
+            storage.delete(make_package())
+        proxy.cut()
+        for _ in range(2):
+            with pytest.raises(BackendUnavailable, match="was replaced while it was read, or deleted"):
+                stream.read()
+
+
+@contextlib.contextmanager
+def forgotten(storage: S3Storage, header: str) -> Iterator[None]:
+    """In the block downloads are asked for without a header, as if the store took no notice of it."""
+
+    def forget(params: dict[str, Any], **_: Any) -> None:
+        params["headers"].pop(header, None)
+
+    events = storage.client.meta.events
+    events.register("before-call.s3.GetObject", forget)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.s3.GetObject", forget)
+
+
+def test_a_store_without_conditions(storage: S3Storage, settings: dict[str, str], proxy: Proxy) -> None:
+    """Where the store takes no notice of the condition, another file's bytes are known by their ETag."""
+    publish(storage, LARGE)
+
+    with forgotten(storage, "If-Match"), storage.open(make_package()) as stream:
+        stream.read(1)
+        put(settings, storage.get_path(make_package()), LARGE[1:])
+        proxy.cut()
+        with pytest.raises(BackendUnavailable, match="was replaced"):
+            stream.read()
+
+
+def test_a_store_without_ranges(storage: S3Storage, proxy: Proxy) -> None:
+    """A store that sends all of a file in place of a range is not believed."""
+    publish(storage, LARGE)
+
+    with forgotten(storage, "Range"):
+        with pytest.raises(BackendUnavailable, match="other bytes"), storage.open_range(make_package(), 5, 10):
+            pass
+        with storage.open(make_package()) as stream:
+            stream.read(1)
+            proxy.cut()
+            with pytest.raises(BackendUnavailable, match="other bytes"):
+                stream.read()
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"1"'])
+def test_a_store_without_tags(storage: S3Storage, proxy: Proxy, etag: str | None) -> None:
+    """Where nothing tells one file's bytes from another's, a download that is cut fails."""
+    publish(storage, LARGE)
+
+    def forget(parsed: dict[str, Any], **_: Any) -> None:
+        parsed.pop("ETag")
+        if etag is not None:
+            parsed["ETag"] = etag
+
+    storage.client.meta.events.register("after-call.s3.GetObject", forget)
+    with storage.open(make_package()) as stream:
+        stream.read(1)
+        proxy.cut()
+        with pytest.raises(BackendUnavailable, match="does not answer"):
+            stream.read()
+
+
+def test_a_silent_download(storage: S3Storage, proxy: Proxy) -> None:
+    """A store that falls silent in the middle of a file is not asked again."""
+    publish(storage, LARGE)
+    with storage.open(make_package()) as stream:
+        stream.read(1)
+        proxy.hang()
+        start = time.monotonic()
+        with pytest.raises(BackendUnavailable, match="does not answer"):
+            stream.read()
+        assert time.monotonic() - start < 5
+        proxy.resume()
 
 
 def test_cut_listing(storage: S3Storage, settings: dict[str, str], proxy: Proxy, quick_retries: None) -> None:

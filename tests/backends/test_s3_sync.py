@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from doc_pages import marked
 from pypicloud.scripts import s3_sync
 from pypicloud.scripts.main import main
+from pypicloud.settings import EnvironSettings
 from support.live import PATIENCE, clean_environment
 from support.notices import FILE, KEY, WAYS, Notices, wait_for
 from support.services.s3 import statement
@@ -110,6 +112,8 @@ def test_a_bucket_that_fails(notices: Notices, ministack: MiniStack, capsys: pyt
     """Events of a bucket that may not be read come again, at once, and the right that is missing is named."""
     queue = notices.by_queue()
     notices.put()
+    notices.put("acme/acme-2.0.tar.gz", name="acme", version="2.0")
+    wait_for(lambda: notices.waiting(queue) >= 2)
     allowed = statement("sqs:*", "s3:ListBucket", "s3:CreateBucket")
     everything = notices.settings
     notices.settings = ministack.user(everything, allowed)
@@ -117,7 +121,45 @@ def test_a_bucket_that_fails(notices: Notices, ministack: MiniStack, capsys: pyt
     assert "s3:GetObject" in capsys.readouterr().err
     notices.settings = everything
     assert sync(notices, queue) == 0
-    assert notices.known() == [FILE]
+    assert notices.knows(FILE, "acme-2.0.tar.gz")
+
+
+def test_a_file_that_fails(notices: Notices, ministack: MiniStack, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the event of a file that may not be read comes again; those of others are followed."""
+    queue = notices.by_queue()
+    names = [f"acme-{number}.0.tar.gz" for number in range(1, 5)]
+    for name in names:
+        notices.put(f"acme/{name}", name="acme", version="1.0")
+    # With what S3 sends to try the way.
+    wait_for(lambda: notices.waiting(queue) == len(names) + 1)
+    allowed = statement("sqs:*", "s3:*")
+    denied = {
+        **statement("s3:GetObject"),
+        "Effect": "Deny",
+        "Resource": f"arn:aws:s3:::{notices.bucket}/acme/{names[1]}",
+    }
+    everything = notices.settings
+    notices.settings = ministack.user(everything, allowed, denied)
+    assert sync(notices, queue) == 1
+    assert notices.knows(*names[:1], *names[2:])
+    assert notices.waiting(queue) == 1
+    assert "comes again" in caplog.text
+    assert "s3:GetObject" in caplog.text
+    notices.settings = everything
+    assert sync(notices, queue) == 0
+    assert notices.knows(*names)
+    assert notices.waiting(queue) == 0
+
+
+def test_a_message_that_comes_again(notices: Notices) -> None:
+    """A queue says how often it has given a message away, by which the pause before the next time grows."""
+    url, _ = notices.queue()
+    notices.send(url, {"hello": "world"})
+    with contextlib.closing(s3_sync.Queue(url, EnvironSettings(notices.settings, {}))) as queue:
+        for earlier in range(3):
+            (message,) = queue.receive(1)
+            assert s3_sync._earlier_tries(message) == earlier
+            queue.give_back([message], 0)
 
 
 @pytest.fixture

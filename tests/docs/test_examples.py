@@ -13,7 +13,7 @@ import pytest
 from doc_pages import PAGES, ROOT, Example, examples
 from pypicloud.cache import BACKENDS
 from pypicloud.declared import check
-from pypicloud.settings import load_ini
+from pypicloud.ini import load_ini
 
 CONFIG_FILES = [example for example in examples("ini") if "[app:main]" in example.text]
 PYTHON = [example for example in examples("python") if example.runs]

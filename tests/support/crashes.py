@@ -76,17 +76,17 @@ def race(directory: str) -> None:
     assert sorted(codes) == [0] + [1] * 19, codes
 
 
-def _change(storage: FileStorage, what: str) -> None:
+def _change(storage: FileStorage, what: str, seen: Package) -> None:
     if what == "publish":
         publish(storage, b"new")
     elif what == "replace":
         publish(storage, b"new", replace=True)
     elif what == "delete":
-        storage.delete(wheel(b"old"))
+        storage.delete(seen)
     elif what == "update":
-        storage.update_metadata(wheel(b"old"))
+        storage.update_metadata(seen)
     else:
-        storage.upload_companion(wheel(b"old"), "metadata", b"old")
+        storage.upload_companion(seen, "metadata", b"old")
 
 
 def _die_at(step: int) -> None:
@@ -127,12 +127,15 @@ def everywhere(directory: str) -> None:
             storage.delete(wheel(b"old"))
             if before:
                 publish(storage, before)
+            seen = storage.stored(wheel(b"old")) or wheel(b"old")
             child = os.fork()
             if child == 0:
                 _die_at(step)
-                _change(storage, what)
+                _change(storage, what, seen)
                 os._exit(0)
-            finished = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert code in {0, KILLED}, (what, step)
+            finished = code == 0
             assert digests(directory) in allowed, (what, step)
             # Whatever is left, the next upload is not misled by it.
             publish(storage, b"next", replace=True)

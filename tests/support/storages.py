@@ -69,9 +69,11 @@ class StorageWorld:
         changed = {key: proxy.through(value) if direct in value else value for key, value in self.settings.items()}
         return replace(self, settings=changed)
 
-    def storage(self) -> IStorage:
-        """The backend, configured as the server does it."""
-        return get_storage_impl(EnvironSettings({"pypi.storage": self.kind.plugin, **self.settings}, {}))(None)
+    def storage(self, request: Any = None, **changes: str) -> IStorage:
+        """The backend, configured as the server does it; the name of a change is that of a key below ``storage.``."""
+        changed = {f"storage.{name}": value for name, value in changes.items()}
+        settings = {"pypi.storage": self.kind.plugin, **self.settings, **changed}
+        return get_storage_impl(EnvironSettings(settings, {}))(request)
 
     def objects(self) -> dict[str, bytes]:
         """Every object of the bucket with its bytes, as anybody's program sees it."""

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from pypicloud.cache import get_cache_impl, leases, rebuild
 from pypicloud.database import locks
+from pypicloud.ini import load_ini
 from pypicloud.models import Package
-from pypicloud.settings import TEXT, EnvironSettings, Setting, load_ini
+from pypicloud.settings import TEXT, EnvironSettings, Setting
 from pypicloud.storage.files import FileStorage
 
 DIRECTORY: Final = Setting("storage.witness", TEXT, "", "Where the storage tells what it does.")

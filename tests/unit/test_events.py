@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote_plus
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pypicloud.errors import BackendUnavailable, BadRequest, InvalidUpload, NotSupported
-from pypicloud.events import Followed, follow, keys
+from pypicloud.events import Followed, follow, follow_each, keys
 from pypicloud.models import Package
 from pypicloud.testing.memory_cache import MemoryCache
 from pypicloud.testing.memory_storage import MemoryStorage
@@ -268,6 +269,96 @@ def test_a_bucket_that_fails(cache: MemoryCache, bucket: WatchedBucket) -> None:
     with pytest.raises(BackendUnavailable):
         follow(cache, [KEY, "foo/foo-2.0.tar.gz"])
     assert known(cache) == {"foo-1.0.tar.gz": KEY}
+
+
+def failing(*keys: str) -> Callable[[str], None]:
+    """What a bucket does that fails for some keys."""
+
+    def fail(key: str) -> None:
+        if key in keys:
+            raise BackendUnavailable(f"no way to {key}")
+
+    return fail
+
+
+OTHERS = [f"foo/foo-{number}.0.tar.gz" for number in range(2, 6)]
+
+
+@pytest.fixture
+def others(bucket: WatchedBucket) -> list[str]:
+    """The keys of more packages in the bucket."""
+    for key in OTHERS:
+        bucket.put(key, name="foo", version="1.0")
+    return OTHERS
+
+
+def test_a_file_that_fails(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
+    """One file for which the bucket fails is told of, is not forgotten, and keeps no other from being followed."""
+    follow(cache, [KEY])
+    del bucket.service.objects[KEY]
+    bucket.hook = failing(KEY)
+    followed, failures = follow_each(cache, [others[0], KEY, *others[1:]])
+    assert followed == Followed(saved=4)
+    assert {key: error.message for key, error in failures.items()} == {KEY: f"no way to {KEY}"}
+    assert len(known(cache)) == 5
+    bucket.hook = failing()
+    assert follow_each(cache, [KEY]) == (Followed(forgotten=1), {})
+
+
+def test_a_file_that_fails_is_raised(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
+    """Who has to say one thing of all files is told of the failure when the others are followed."""
+    bucket.hook = failing(others[1])
+    with pytest.raises(BackendUnavailable, match="no way to"):
+        follow(cache, [KEY, *others])
+    assert len(known(cache)) == 4
+
+
+def test_all_keys_of_a_file_fail_together(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
+    """As long as one of a file's keys cannot be looked at, nobody knows which is the newest: both are to come again."""
+    moved = f"new/{KEY}"
+    bucket.put(moved, "2026-02-03", name="foo", version="1.0")
+    bucket.hook = failing(moved)
+    followed, failures = follow_each(cache, [KEY, moved, *others])
+    assert followed == Followed(saved=4)
+    assert set(failures) == {KEY, moved}
+    assert "foo-1.0.tar.gz" not in known(cache)
+
+
+def test_a_bucket_that_fails_for_each_file(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
+    """If the bucket fails for every one of several files it is not about the files."""
+    bucket.hook = failing(*others)
+    with pytest.raises(BackendUnavailable):
+        follow_each(cache, others)
+    assert set(follow_each(cache, others[:1])[1]) == set(others[:1])
+
+
+def test_a_file_that_fails_at_last(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
+    """A bucket that fails for one file when its facts are already being written leaves the other files alone."""
+
+    def fail(key: str) -> None:
+        if key == KEY and bucket.asked.count(KEY) > 1:
+            raise BackendUnavailable("no way")
+
+    bucket.hook = fail
+    followed, failures = follow_each(cache, [KEY, *others])
+    assert followed == Followed(saved=4)
+    assert set(failures) == {KEY}
+    assert bucket.asked.count(KEY) == 2
+    assert len(known(cache)) == 4
+
+
+def test_one_that_is_never_still(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
+    """A file whose facts change all the time is given up alone."""
+    count = iter(range(1, 1000))
+
+    def change(key: str) -> None:
+        if key == KEY:
+            cache.save(Package("foo", "1.0", "foo-1.0.tar.gz", size=next(count), path=key))
+
+    bucket.hook = change
+    followed, failures = follow_each(cache, [KEY, *others])
+    assert followed == Followed(saved=4)
+    assert "again and again" in failures[KEY].message
 
 
 def test_changed_meanwhile(cache: MemoryCache, bucket: WatchedBucket) -> None:

@@ -193,6 +193,27 @@ def test_what_was_added_since() -> None:
     assert world.outcomes() == {Outcome.THERE: 1}
 
 
+def test_what_was_changed_in_the_new_storage() -> None:
+    """What the new storage has it keeps; what was taken away there it is given again, as it looks like never given."""
+    world = World()
+    for version in ("1.0", "1.1", "1.2"):
+        put_wheel(world.old, version, yanked="broken")
+    world.move()
+    first, second, third = sorted(world.new.list(), key=lambda package: package.version)
+    first.data["yanked"] = "eats files"
+    world.new.update_metadata(first)
+    del second.data["yanked"]
+    world.new.update_metadata(second)
+    world.new.delete(third)
+    assert str(world.move(is_dry_run=True, make_cache=None)) == "1 to copy, 1 to complete, 1 there already"
+    assert world.outcomes() == {Outcome.THERE: 1, Outcome.COMPLETED: 1, Outcome.COPIED: 1}
+    assert {package.version: package.data.get("yanked") for package in world.new.list()} == {
+        "1.0": "eats files",
+        "1.1": "broken",
+        "1.2": "broken",
+    }
+
+
 def test_a_file_that_the_cache_missed() -> None:
     """A run that was killed between bytes and facts leaves a file that the next one tells the cache of."""
     world = World()

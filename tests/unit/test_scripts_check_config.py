@@ -128,6 +128,17 @@ def test_what_the_storage_warns_of(config: Path, capsys: pytest.CaptureFixture[s
         assert any(warning.startswith(words) for warning in found["warnings"])
 
 
+@pytest.mark.parametrize("storage", ["s3", "cloudfront", "gcs", "azure-blob"])
+@pytest.mark.parametrize(("life", "words"), [("0", "must be at least 1"), ("-5", "must not be negative")])
+def test_urls_without_a_life(
+    config: Path, capsys: pytest.CaptureFixture[str], storage: str, life: str, words: str
+) -> None:
+    """URLs of any object store that would be expired when they are made are an error."""
+    status, found = report(config, capsys, f"pypi.storage = {storage}\nstorage.expire_after = {life}\n")
+    assert status == 1
+    assert any(f"storage.expire_after = {life!r}" in error and words in error for error in found["errors"])
+
+
 def test_what_the_accounts_are_warned_of(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the config backend finds odd about users, groups and rights is a warning, once."""
     lines = "user.bob = plain\nauth.admins = eve\npypi.allow_overwrite = false\n"

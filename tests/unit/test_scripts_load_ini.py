@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pypicloud.errors import SettingError
-from pypicloud.settings import load_ini
+from pypicloud.ini import load_ini
+from pypicloud.settings import as_list
 
 WHOLE = """\
 [DEFAULT]
@@ -123,3 +124,17 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load_ini(str(tmp_path / "no.ini"))
     with pytest.raises(SettingError, match="cannot be read: Is a directory"):
         load_ini(str(tmp_path))
+
+
+def test_the_ini_file_is_read_as_pserve_reads_it(tmp_path: Path) -> None:
+    """Interpolation, %(here)s, doubled percent signs, [DEFAULT], key case and indented lines behave as before."""
+    path = tmp_path / "server.ini"
+    path.write_text(
+        "[DEFAULT]\nshared = 1\n[app:main]\nuse = egg:pypicloud\nstorage.dir = %(here)s/packages\n"
+        "db.url = a%%b\nuser.Bob = x\npypi.realm = %(NAME)s\npypi.default_read =\n  a\n  b c\n"
+    )
+    settings = load_ini(str(path), variables={"NAME": "given"})
+    assert settings["storage.dir"] == f"{tmp_path}/packages"
+    assert (settings["db.url"], settings["user.Bob"], settings["pypi.realm"]) == ("a%b", "x", "given")
+    assert settings["shared"] == "1"
+    assert as_list(settings["pypi.default_read"]) == ("a", "b", "c")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from pypicloud.cache import get_cache_impl
+from pypicloud.ini import load_ini
 from pypicloud.models import Package
 from pypicloud.scripts import migrate_packages, progress
 from pypicloud.scripts.main import main
-from pypicloud.settings import load_ini
 from pypicloud.storage.files import FileStorage
 from support.directories import configured
 from support.moving import MOMENT, contents, fill, put, put_sdist, put_wheel
@@ -125,6 +125,16 @@ def test_dry_run(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"storage.dir = {files.directory / 'new'} does not exist yet" in printed.err
     assert not (files.directory / "new").exists()
     assert not (files.directory / "new.sqlite").exists()
+
+
+@pytest.mark.parametrize("command", ["ppc-migrate", "pypicloud migrate"])
+def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Both names of the command say what a second run gives back."""
+    with pytest.raises(SystemExit):
+        migrate_packages(["--help"]) if command == "ppc-migrate" else main(["migrate", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "A second run gives NEW what it lacks" in said
+    assert "is yanked again" in said
 
 
 def test_one_storage(files: Files, capsys: pytest.CaptureFixture[str]) -> None:

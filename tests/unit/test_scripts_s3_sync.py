@@ -18,7 +18,14 @@ from pypicloud.testing.memory_cache import MemoryCache
 from support.bucket import WatchedBucket
 
 KEY = "acme/acme-1.0.tar.gz"
-EVENT = json.dumps({"Records": [{"eventSource": "aws:s3", "s3": {"object": {"key": KEY}}}]})
+
+
+def event(key: str) -> str:
+    """What S3 says when there is something new about an object."""
+    return json.dumps({"Records": [{"eventSource": "aws:s3", "s3": {"object": {"key": key}}}]})
+
+
+OTHER = event("acme/acme-2.0.tar.gz")
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -50,9 +57,10 @@ class Script:
         self.did.append(("give back", len(messages), pause))
 
 
-def message(body: str = EVENT) -> dict[str, str]:
-    """A message as SQS gives it."""
-    return {"MessageId": "1", "ReceiptHandle": "r", "Body": body}
+def message(body: str = event(KEY), tries: int = 1) -> dict[str, Any]:
+    """A message as SQS gives it, for the first time or once more."""
+    attributes = {"ApproximateReceiveCount": str(tries)}
+    return {"MessageId": "1", "ReceiptHandle": "r", "Body": body, "Attributes": attributes}
 
 
 def stop() -> list[Any]:
@@ -63,9 +71,10 @@ def stop() -> list[Any]:
 
 @pytest.fixture
 def bucket() -> WatchedBucket:
-    """A bucket with one package in it."""
+    """A bucket with two packages in it."""
     bucket = WatchedBucket()
     bucket.put(KEY, name="acme", version="1.0")
+    bucket.put("acme/acme-2.0.tar.gz", name="acme", version="2.0")
     return bucket
 
 
@@ -111,14 +120,59 @@ def test_a_bucket_that_is_away(cache: MemoryCache, bucket: WatchedBucket, slept:
 
     def again() -> Messages:
         bucket.service.is_down = False
-        return [message()]
+        return [message(), message(OTHER)]
 
     bucket.service.is_down = True
-    script = Script([message(), message("{}")], [message()], again, stop)
+    both = [message(), message(OTHER)]
+    script = Script([*both, message("{}")], both, again, stop)
     follower(script, cache).follow()
-    assert script.did == [("give back", 1, 1), ("give back", 1, 2), ("delete", 1)]
+    assert script.did == [("give back", 2, 1), ("give back", 2, 2), ("delete", 2)]
     assert slept == [1, 2]
     assert cache.distinct() == ["acme"]
+
+
+def test_a_file_that_fails(
+    cache: MemoryCache, bucket: WatchedBucket, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the messages of a file that fails come again, later each time; the others are followed without a pause."""
+
+    def fail(key: str) -> None:
+        if key == KEY:
+            raise BackendUnavailable("no way to acme")
+
+    bucket.hook = fail
+    some = [message(tries=1), message(OTHER), message(tries=4), message("{}")]
+    script = Script(some, [message(tries=7)], [message(tries=99)], stop)
+    follower(script, cache).follow()
+    assert script.did == [
+        ("delete", 1),
+        ("give back", 1, 1),
+        ("give back", 1, 8),
+        ("delete", 0),
+        ("give back", 1, 60),
+        ("delete", 0),
+        ("give back", 1, 60),
+    ]
+    assert slept == []
+    assert [package.filename for package in cache.everything()] == ["acme-2.0.tar.gz"]
+    assert "Message 1 comes again: no way to acme" in caplog.text
+
+
+def test_a_file_that_fails_until_the_queue_is_empty(cache: MemoryCache, bucket: WatchedBucket) -> None:
+    """Where the queue is to be emptied, what fails is given back at the end, so that there is one, whatever else is."""
+
+    def fail(key: str) -> None:
+        if key == KEY:
+            raise BackendUnavailable("no way to acme")
+
+    bucket.hook = fail
+    script = Script([message()] * 10, [message(), message(OTHER)], [])
+    assert follower(script, cache).empty() is False
+    assert script.did == [("delete", 0), ("delete", 1), ("give back", 10, 0), ("give back", 1, 0)]
+    away = Script([message()], BackendUnavailable("the queue does not answer"))
+    with pytest.raises(BackendUnavailable, match="the queue"):
+        follower(away, cache).empty()
+    assert away.did == [("delete", 0), ("give back", 1, 0)]
 
 
 def test_told_to_end_at_work(cache: MemoryCache, bucket: WatchedBucket) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pypicloud.declared import check, settings_in_use
+from pypicloud.ini import load_ini
 from pypicloud.sample import PURPOSES, render_config
-from pypicloud.settings import EnvironSettings, Required, Setting, load_ini
+from pypicloud.settings import EnvironSettings, Required, Setting
 
 HASH = "$6$rounds=5000$salt$hash"
 

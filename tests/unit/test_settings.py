@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,6 @@ from pypicloud.settings import (
     as_list,
     environment_name,
     findings,
-    load_ini,
     nearest,
     one_of,
 )
@@ -372,23 +370,6 @@ def test_the_nearest_key_is_a_real_one() -> None:
     """Families are not suggested, and neither is what is far off."""
     assert nearest("user.*x", ["user.*"]) == ""
     assert nearest("zzz", ["pypi.fallback"]) == ""
-
-
-# The ini file (compat.md 1.1)
-
-
-def test_the_ini_file_is_read_as_pserve_reads_it(tmp_path: Path) -> None:
-    """Interpolation, %(here)s, doubled percent signs, [DEFAULT], key case and indented lines behave as before."""
-    path = tmp_path / "server.ini"
-    path.write_text(
-        "[DEFAULT]\nshared = 1\n[app:main]\nuse = egg:pypicloud\nstorage.dir = %(here)s/packages\n"
-        "db.url = a%%b\nuser.Bob = x\npypi.realm = %(NAME)s\npypi.default_read =\n  a\n  b c\n"
-    )
-    settings = load_ini(str(path), variables={"NAME": "given"})
-    assert settings["storage.dir"] == f"{tmp_path}/packages"
-    assert (settings["db.url"], settings["user.Bob"], settings["pypi.realm"]) == ("a%b", "x", "given")
-    assert settings["shared"] == "1"
-    assert as_list(settings["pypi.default_read"]) == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\x00b"])

@@ -7,10 +7,6 @@ Bytes come first, facts second: a crash between the two leaves a file that the n
 from __future__ import annotations
 
 import copy
-import hashlib
-import io
-import shutil
-import tempfile
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
@@ -18,13 +14,14 @@ from weakref import WeakKeyDictionary
 
 from pypicloud.cache import status
 from pypicloud.cache.choose import matcher, newest, queries, summaries
-from pypicloud.cache.fill import FILL, RETRY, Watch, filled, filling, is_filled, succeeds
+from pypicloud.cache.fill import FILL, RETRY, Watch, filled, is_filled, succeeds
 from pypicloud.cache.locks import held
-from pypicloud.cache.rebuild import Rebuild, Rebuilt
+from pypicloud.cache.rebuild import Rebuilt, rebuild
 from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.models import Package, normalized
 from pypicloud.settings import BOOLEAN, EnvironSettings, Setting
 from pypicloud.storage import get_storage_impl
+from pypicloud.storage.incoming import digests, rewindable
 from pypicloud.util import parse_filename
 
 if TYPE_CHECKING:
@@ -50,9 +47,6 @@ GRACEFUL_RELOAD: Final = Setting(
 
 #: The revision of what nobody has changed since revisions are kept.
 UNCHANGED: Final = "0"
-
-#: How often a rebuild is begun again because the cache has lost everything meanwhile.
-ATTEMPTS: Final = 5
 
 #: The notes of caches that share none with other servers: those of each storage, as one start configured it.
 _NOTES: Final[WeakKeyDictionary[Any, dict[str, str]]] = WeakKeyDictionary()
@@ -281,35 +275,22 @@ class ICache:
         if not name or not version:
             parsed_name, parsed_version = parse_filename(filename, name)
             name, version = name or parsed_name, version or parsed_version
-        with self.lock(filename), _rewindable(data) as stream:
+        with self.lock(filename), rewindable(data) as (stream, size):
             may_overwrite = self.request is not None and self.request.access.can_overwrite_package()
             existing = self.fetch(filename)
             if existing is not None and not may_overwrite:
                 raise ValueError(f"{filename} exists and may not be overwritten")
             if existing is not None and existing.name != normalized(name):
                 raise ValueError(f"{filename} belongs to another project")
-            facts = {**self._measured(stream, metadata), "requires_python": requires_python, **metadata}
+            has_hashes = metadata.get("hash_sha256") and metadata.get("hash_md5")
+            hashes = digests(stream) if self.calculate_hashes and not has_hashes else {}
+            facts = {"size": size, **hashes, "requires_python": requires_python, **metadata}
             package = self.new_package(name, version, filename, summary=summary, **facts)
             try:
                 self.store(package, stream, replace=may_overwrite)
             except FileExists as error:
                 raise ValueError(f"{filename} is stored already and may not be overwritten") from error
         return package
-
-    def _measured(self, stream: BinaryIO, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The size of the bytes and, unless given or not wanted, their digests."""
-        start = stream.tell()
-        if self.calculate_hashes and not (given.get("hash_sha256") and given.get("hash_md5")):
-            sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-            while chunk := stream.read(1 << 20):
-                sha256.update(chunk)
-                md5.update(chunk)
-            digests = {"hash_sha256": sha256.hexdigest(), "hash_md5": md5.hexdigest()}
-        else:
-            digests = {}
-        size = stream.seek(0, io.SEEK_END) - start
-        stream.seek(start)
-        return {"size": size, **digests}
 
     def delete(self, package: Package) -> None:
         """Take a package out of storage and out of the cache.
@@ -361,37 +342,7 @@ class ICache:
         files are known, raises :class:`BackendUnavailable` unless ``allow_empty``: most likely its volume is
         not mounted.
         """
-        with status.reported(self, progress) as report:
-            for _ in range(ATTEMPTS):
-                rebuilt = self._rebuilt(report.seen, allow_empty=allow_empty)
-                if rebuilt is not None:
-                    report.done(rebuilt)
-                    return rebuilt
-            raise BackendUnavailable("the cache loses what it knows while it is rebuilt; please try again")
-
-    def _rebuilt(self, progress: Callable[[int], None], *, allow_empty: bool) -> Rebuilt | None:
-        """What one walk did; None if the cache was filled by others, or lost everything, in the meantime.
-
-        What had been read before that is not known any more then, so nobody may be told that all is known.
-        """
-        note = self.note(FILL)
-        if is_filled(note):
-            return self._walked(note, progress, allow_empty=allow_empty)
-        with self.lock(FILL):
-            if is_filled(self.note(FILL)):
-                return None
-            note = filling()
-            self.write_note(FILL, note)
-            rebuilt = self._walked(note, progress, allow_empty=allow_empty)
-            if rebuilt is not None:
-                self.write_note(FILL, filled())
-            return rebuilt
-
-    def _walked(self, note: str | None, progress: Callable[[int], None], *, allow_empty: bool) -> Rebuilt | None:
-        rebuild = Rebuild(self, progress)
-        rebuilt = rebuild.run(allow_empty=allow_empty)
-        self.repair(rebuild.known)
-        return rebuilt if self.note(FILL) == note else None
+        return rebuild(self, progress, allow_empty=allow_empty)
 
     def repair(self, known: Mapping[str, Facts]) -> None:
         """Put right what the cache has worked out from the facts; the last part of every rebuild.
@@ -426,15 +377,3 @@ class ICache:
 
 def _no_storage(_: Any) -> Any:
     return None
-
-
-@contextmanager
-def _rewindable(data: BinaryIO) -> Iterator[BinaryIO]:
-    """The same bytes as a stream that can be read twice."""
-    if hasattr(data, "seekable") and data.seekable():
-        yield data
-        return
-    with tempfile.TemporaryFile() as spooled:
-        shutil.copyfileobj(data, spooled)
-        spooled.seek(0)
-        yield spooled

@@ -9,8 +9,9 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pypicloud.cache import status
 from pypicloud.cache.changes import Change, Facts, facts
-from pypicloud.cache.fill import FILL, is_filled
+from pypicloud.cache.fill import FILL, filled, filling, is_filled
 from pypicloud.dateutil import utcnow
 from pypicloud.errors import BackendUnavailable, PackageNotFound, PypicloudError
 
@@ -36,6 +37,9 @@ MANY: Final = 10
 #: of servers and storage differ; what is older was not there for so short a time that nobody knew of it.
 RECENT: Final = timedelta(days=1)
 
+#: How often a rebuild is begun again because the cache has lost everything meanwhile.
+ATTEMPTS: Final = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
@@ -51,7 +55,44 @@ class Rebuilt:
         return ", ".join(f"{count} {what}" for what, count in dataclasses.asdict(self).items())
 
 
-class Rebuild:
+def rebuild(cache: ICache, progress: Callable[[int], None] | None, *, allow_empty: bool) -> Rebuilt:
+    """Make a cache agree with storage, and say what was done: what :meth:`ICache.rebuild` promises."""
+    with status.reported(cache, progress) as report:
+        for _ in range(ATTEMPTS):
+            rebuilt = _rebuilt(cache, report.seen, allow_empty=allow_empty)
+            if rebuilt is not None:
+                report.done(rebuilt)
+                return rebuilt
+        raise BackendUnavailable("the cache loses what it knows while it is rebuilt; please try again")
+
+
+def _rebuilt(cache: ICache, progress: Callable[[int], None], *, allow_empty: bool) -> Rebuilt | None:
+    """What one walk did; None if the cache was filled by others, or lost everything, in the meantime.
+
+    What had been read before that is not known any more then, so nobody may be told that all is known.
+    """
+    note = cache.note(FILL)
+    if is_filled(note):
+        return _walked(cache, note, progress, allow_empty=allow_empty)
+    with cache.lock(FILL):
+        if is_filled(cache.note(FILL)):
+            return None
+        note = filling()
+        cache.write_note(FILL, note)
+        rebuilt = _walked(cache, note, progress, allow_empty=allow_empty)
+        if rebuilt is not None:
+            cache.write_note(FILL, filled())
+        return rebuilt
+
+
+def _walked(cache: ICache, note: str | None, progress: Callable[[int], None], *, allow_empty: bool) -> Rebuilt | None:
+    walk = Walk(cache, progress)
+    rebuilt = walk.run(allow_empty=allow_empty)
+    cache.repair(walk.known)
+    return rebuilt if cache.note(FILL) == note else None
+
+
+class Walk:
     """One walk over the storage, with what is known of it.
 
     The rows are read before the listing begins, and a row is written or dropped only while it still is as
@@ -60,9 +101,9 @@ class Rebuild:
     are not compared, as those of two servers never agree.
     """
 
-    def __init__(self, cache: ICache, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, cache: ICache, progress: Callable[[int], None]) -> None:
         self.cache = cache
-        self.progress = progress or (lambda _: None)
+        self.progress = progress
         self.known: dict[str, Facts] = {}
         self.seen: dict[str, Facts] = {}
         self.batch: dict[str, Package] = {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pypicloud.settings import EnvironSettings, load_ini
+from pypicloud.ini import load_ini
+from pypicloud.settings import EnvironSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 _URL: Final = "db.url"
 
 
+#: What the data do not tell, and whoever runs the command again must know.
+_AGAIN: Final = (
+    "A second run gives NEW what it lacks of OLD, whoever took it away: a file that was deleted in NEW is copied "
+    "again, and one that was unyanked there, while it is yanked in OLD, is yanked again. What NEW has it keeps."
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.epilog = _AGAIN
     parser.add_argument("old", metavar="OLD", help="the config file that names the storage to move from")
     parser.add_argument("new", metavar="NEW", help="the config file that names the storage to move to")
     config_file.add_variables(parser)

@@ -13,13 +13,13 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pypicloud.cache import get_cache_impl
 from pypicloud.cache.base import ICache
 from pypicloud.errors import BackendUnavailable, BadRequest, PypicloudError
-from pypicloud.events import Followed, follow, keys
+from pypicloud.events import Followed, follow_each, keys
 from pypicloud.scripts import config_file
 from pypicloud.scripts.failures import explained, in_words
 from pypicloud.settings import EnvironSettings
@@ -27,6 +27,9 @@ from pypicloud.storage.object_store import REGION
 from pypicloud.storage.s3.settings import Owner, options
 
 LOG: Final = logging.getLogger(__name__)
+
+#: A message as SQS gives it.
+Message: TypeAlias = Mapping[str, Any]
 
 #: How many messages are taken at a time, which is all that SQS gives.
 BATCH: Final = 10
@@ -44,6 +47,9 @@ LEASE: Final = 120
 
 #: The longest pause after a failure, in seconds; the first is one second.
 LONGEST_PAUSE: Final = 60
+
+#: What SQS calls the number of times that it has given a message to somebody.
+_COUNT: Final = "ApproximateReceiveCount"
 
 #: The region in the host of a queue of Amazon's.
 _REGION: Final = re.compile(r"(?:sqs|queue)(?:-fips)?\.([a-z0-9-]+)\.|([a-z0-9-]+)\.queue\.")
@@ -115,20 +121,26 @@ class Queue:
         """Close all connections."""
         self._client.close()
 
-    def receive(self, wait: int) -> list[Mapping[str, Any]]:
+    def receive(self, wait: int) -> list[Message]:
         """The next messages; none if none came within ``wait`` seconds."""
-        answer = self._call("receive_message", MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait, VisibilityTimeout=LEASE)
-        messages: list[Mapping[str, Any]] = answer.get("Messages", [])
+        answer = self._call(
+            "receive_message",
+            MaxNumberOfMessages=BATCH,
+            WaitTimeSeconds=wait,
+            VisibilityTimeout=LEASE,
+            MessageSystemAttributeNames=[_COUNT],
+        )
+        messages: list[Message] = answer.get("Messages", [])
         return messages
 
-    def delete(self, messages: Sequence[Mapping[str, Any]]) -> None:
+    def delete(self, messages: Sequence[Message]) -> None:
         """Take messages out of the queue for good. One that stays comes again, which does no harm."""
         if messages:
             answer = self._call("delete_message_batch", Entries=_entries(messages))
             for failure in answer.get("Failed", []):
                 LOG.warning("A message stays in the queue: %s", failure.get("Message") or failure.get("Code"))
 
-    def give_back(self, messages: Sequence[Mapping[str, Any]], pause: int) -> None:
+    def give_back(self, messages: Sequence[Message], pause: int) -> None:
         """Let messages come again, after a pause in seconds."""
         if messages:
             self._call("change_message_visibility_batch", Entries=_entries(messages, VisibilityTimeout=pause))
@@ -170,7 +182,8 @@ class Follower:
                 try:
                     with self._idle():
                         messages = self.queue.receive(WAIT)
-                    self._take(messages)
+                    for message in self._take(_understood(messages)):
+                        self.queue.give_back([message], _seconds(_earlier_tries(message)))
                 except BackendUnavailable as error:
                     self._pause(error)
                 else:
@@ -183,35 +196,41 @@ class Follower:
         Raises :class:`BackendUnavailable` when the queue, the cache or the bucket fails.
         """
         is_empty = True
-        while messages := self.queue.receive(SHORT_WAIT):
-            is_empty &= self._take(messages)
-        return is_empty
-
-    def _take(self, messages: Sequence[Mapping[str, Any]]) -> bool:
-        """Do what messages say; whether all could be understood.
-
-        They leave the queue when that is done. When something fails, they come again.
-        """
-        understood: list[Mapping[str, Any]] = []
-        wanted: list[str] = []
-        for message in messages:
-            try:
-                wanted += keys(message["Body"])
-            except BadRequest as error:
-                # Somebody else's, most likely: it is not ours to delete, and SQS knows what to do with it in the end.
-                LOG.warning("Message %s stays in the queue: %s", message.get("MessageId"), error)
-            else:
-                understood.append(message)
+        failed: list[Message] = []
         try:
-            followed = follow(self.make_cache(None), wanted)
+            while messages := self.queue.receive(SHORT_WAIT):
+                understood = _understood(messages)
+                failed += self._take(understood)
+                is_empty &= len(understood) == len(messages)
+        finally:
+            # Before the end they would be taken again and again.
+            for start in range(0, len(failed), BATCH):
+                self.queue.give_back(failed[start : start + BATCH], 0)
+        return is_empty and not failed
+
+    def _take(self, understood: Sequence[tuple[Message, list[str]]]) -> list[Message]:
+        """Do what messages say about some keys; those with a key for which it could not be done.
+
+        The others leave the queue. When the cache fails, or the whole bucket, all come again.
+        """
+        try:
+            cache = self.make_cache(None)
+            followed, failures = follow_each(cache, [key for _, wanted in understood for key in wanted])
         except BackendUnavailable:
-            self.queue.give_back(understood, _seconds(self._failures))
+            self.queue.give_back([message for message, _ in understood], _seconds(self._failures))
             raise
+        done: list[Message] = []
+        failed: list[Message] = []
+        for message, wanted in understood:
+            failure = next((failures[key] for key in wanted if key in failures), None)
+            (done if failure is None else failed).append(message)
+            if failure is not None:
+                LOG.error("Message %s comes again: %s", message.get("MessageId"), in_words(failure))
         self.done += followed
-        self.queue.delete(understood)
-        if understood:
-            LOG.info("%d messages: %s", len(understood), followed)
-        return len(understood) == len(messages)
+        self.queue.delete(done)
+        if done:
+            LOG.info("%d messages: %s", len(done), followed)
+        return failed
 
     def _pause(self, error: BackendUnavailable) -> None:
         pause = _seconds(self._failures)
@@ -241,6 +260,23 @@ class _Stopped(BaseException):
     """It was told to end while it waited; botocore would take any Exception for one of the network's."""
 
 
+def _understood(messages: Sequence[Message]) -> list[tuple[Message, list[str]]]:
+    """The messages that are events, with the keys that they are about."""
+    understood = []
+    for message in messages:
+        try:
+            understood.append((message, keys(message["Body"])))
+        except BadRequest as error:
+            # Somebody else's, most likely: it is not ours to delete, and SQS knows what to do with it in the end.
+            LOG.warning("Message %s stays in the queue: %s", message.get("MessageId"), error)
+    return understood
+
+
+def _earlier_tries(message: Message) -> int:
+    """How often a message was taken before."""
+    return int(message.get("Attributes", {}).get(_COUNT, 1)) - 1
+
+
 def _seconds(failures: int) -> int:
     return int(min(1 << min(failures, 10), LONGEST_PAUSE))
 
@@ -256,7 +292,7 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _entries(messages: Sequence[Mapping[str, Any]], **more: Any) -> list[dict[str, Any]]:
+def _entries(messages: Sequence[Message], **more: Any) -> list[dict[str, Any]]:
     handles = [message["ReceiptHandle"] for message in messages]
     return [{"Id": str(number), "ReceiptHandle": handle, **more} for number, handle in enumerate(handles)]
 

@@ -46,6 +46,9 @@ IMMUTABLE: Final = "max-age=365000000, immutable"
 #: How operating systems say that there is no such file.
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
+#: The facts that tell one file's bytes from another's.
+_OF_BYTES: Final = frozenset({"size", "hash_sha256", "hash_md5"})
+
 NO_COMPANIONS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
@@ -232,7 +235,11 @@ class IStorage:
         return _part(self.open(package), start, stop)
 
     def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
-        """Keep a small object beside a stored file, replacing one of the same kind."""
+        """Keep a small object beside a stored file, replacing one of the same kind.
+
+        The package is as :meth:`list` or :meth:`stored` gave it. Raises :class:`BackendUnavailable`, and changes
+        nothing, if the file was replaced since.
+        """
         raise NotSupported(f"the configured storage cannot keep {kind} beside {package.filename!r}")
 
     def open_companion(self, package: Package, kind: str) -> BinaryIO | None:
@@ -240,7 +247,11 @@ class IStorage:
         return None
 
     def update_metadata(self, package: Package) -> None:
-        """Rewrite the facts that are stored with a file, and leave its bytes as they are."""
+        """Rewrite the facts that are stored with a file, and leave its bytes as they are.
+
+        The package is as :meth:`list` or :meth:`stored` gave it, but for the facts that are new. Raises
+        :class:`BackendUnavailable`, and changes nothing, if the file was replaced since.
+        """
         raise NotSupported(f"the configured storage cannot change the facts of {package.filename!r}")
 
 
@@ -260,6 +271,14 @@ def demand_making(settings: EnvironSettings, setting: Setting[str]) -> None:
     if not CREATE_MISSING.read(settings):
         reason = "does not exist; look for a slip, or make it"
         raise PlaceMissing(setting.key, reason, value=setting.read(settings), source=settings.source(setting.key))
+
+
+def refused(settings: EnvironSettings, declared: Iterable[Setting[Any]], key: str, reason: str) -> SettingError:
+    """The error for a setting that a service does not accept, with its value, unless that is a secret."""
+    setting = next(each for each in declared if each.key == key)
+    spelling = setting.spelling(settings)
+    value = None if setting.secret or not setting.is_set(settings) else str(setting.read(settings)) or None
+    return SettingError(spelling, reason, value=value, source=settings.source(spelling))
 
 
 def is_segment(text: str) -> bool:
@@ -300,6 +319,17 @@ def answer_range(request: Any, response: Response, size: int | None) -> tuple[in
         response.headers["Content-Range"] = f"bytes */{size}"
         response.headers["Cache-Control"] = "no-store"
     return wanted
+
+
+def demand_same(package: Package, stored: Mapping[str, Any]) -> None:
+    """Raise :class:`BackendUnavailable` if the facts that are stored are of other bytes than those of the package."""
+    if any(package.data.get(fact, stored[fact]) != stored[fact] for fact in _OF_BYTES & stored.keys()):
+        raise replaced_meanwhile(package)
+
+
+def replaced_meanwhile(package: Package) -> BackendUnavailable:
+    """The error for a file that is not the one any more that was looked at."""
+    return BackendUnavailable(f"{package.filename!r} was replaced at the same moment; please try again", retry_after=1)
 
 
 @contextlib.contextmanager

@@ -18,20 +18,25 @@ import io
 import logging
 import random
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
 from pypicloud.errors import BackendUnavailable, FileExists, InvalidUpload, NotSupported, PackageNotFound
 from pypicloud.models import Package
 from pypicloud.storage import object_facts
-from pypicloud.storage.base import COMPANION_FACTS, NO_COMPANIONS, check_segments, is_segment
-from pypicloud.storage.body import BLOCK, can_seek
+from pypicloud.storage.base import (
+    COMPANION_FACTS,
+    NO_COMPANIONS,
+    check_segments,
+    demand_same,
+    is_segment,
+    replaced_meanwhile,
+)
+from pypicloud.storage.incoming import rewindable
 from pypicloud.storage.object_facts import Notation
 from pypicloud.storage.object_store import ObjectStoreStorage
 from pypicloud.util import PackageParseError
@@ -46,14 +51,8 @@ DIGITS: Final = 32
 
 _COMPANION: Final = re.compile(rf"\.[0-9a-f]{{{DIGITS}}}\.(?:{'|'.join(COMPANION_FACTS)})\Z")
 
-#: The facts that tell one file's bytes from another's.
-_OF_BYTES: Final = frozenset({"size", "hash_sha256", "hash_md5"})
-
 #: How often a file is replaced anew because somebody else has just replaced it.
 ATTEMPTS: Final = 30
-
-#: Streams that cannot seek are put into a file if they are longer than this, in bytes.
-SPOOL: Final = 1 << 20
 
 
 class Condition(enum.Enum):
@@ -245,7 +244,7 @@ class BucketStorage(ObjectStoreStorage):
         package.data["path"] = key
         metadata = object_facts.written(package, self.notation)
         kept = {kind: companion_key(key, kind, package.data[_fact(kind)]) for kind in companions}
-        with _rewindable(datastream) as (stream, size):
+        with rewindable(datastream) as (stream, size):
             try:
                 for kind, data in companions.items():
                     self._write_companion(kept[kind], package, data)
@@ -329,15 +328,14 @@ class BucketStorage(ObjectStoreStorage):
         stored = None if found is None else self._package(found, Package)
         if found is None or stored is None:
             raise missing(package)
-        if any(package.data.get(fact, value) != value for fact, value in stored.data.items() if fact in _OF_BYTES):
-            raise _replaced(package)
+        demand_same(package, stored.data)
         return found, stored
 
     def _change(self, found: StoredObject, package: Package) -> None:
         try:
             self._write_metadata(found, object_facts.written(package, self.notation, found.metadata))
         except FileExists as error:
-            raise _replaced(package) from error
+            raise replaced_meanwhile(package) from error
 
     def _tidy(self, key: str, companions: Collection[str]) -> None:
         """Remove those companions that the file does not need, if that is possible: they do no harm."""
@@ -387,10 +385,6 @@ def missing(package: Package) -> PackageNotFound:
     return PackageNotFound(f"the file {package.filename!r} is not in the storage")
 
 
-def _replaced(package: Package) -> BackendUnavailable:
-    return BackendUnavailable(f"{package.filename!r} was replaced at the same moment; please try again", retry_after=1)
-
-
 def exists(key: str) -> FileExists:
     """The error for a key that has an object already."""
     return FileExists(f"{key.rpartition('/')[2]!r} is stored already")
@@ -400,18 +394,3 @@ def _fact(kind: str) -> str:
     if kind not in COMPANION_FACTS:
         raise NotSupported(f"nothing of the kind {kind!r} is kept beside a package")
     return COMPANION_FACTS[kind]
-
-
-@contextlib.contextmanager
-def _rewindable(stream: BinaryIO) -> Iterator[tuple[BinaryIO, int]]:
-    """A stream that can be sent more than once, and how many bytes are left in it."""
-    with ExitStack() as stack:
-        if not can_seek(stream):
-            spooled = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=SPOOL))
-            shutil.copyfileobj(stream, spooled, BLOCK)
-            spooled.seek(0)
-            stream = cast("BinaryIO", spooled)
-        here = stream.tell()
-        size = stream.seek(0, io.SEEK_END) - here
-        stream.seek(here)
-        yield stream, size

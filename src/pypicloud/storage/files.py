@@ -21,8 +21,10 @@ from pypicloud.storage.base import (
     IStorage,
     check_segments,
     demand_making,
+    demand_same,
     is_segment,
     missing_is_not_found,
+    replaced_meanwhile,
 )
 from pypicloud.storage.body import BLOCK
 from pypicloud.util import normalize_name
@@ -292,7 +294,7 @@ class FileStorage(IStorage):
         path = self._stored_path(package)
         _demand(path, package)
         with disk.temporary(self.directory, [data]) as new, disk.writing(), self._changing(path):
-            _demand(path, package)
+            _demand_same(path, package)
             disk.set_mtime(new, os.stat(path).st_mtime_ns)
             os.replace(new, path + tree.COMPANION_ENDS[kind])
 
@@ -301,8 +303,7 @@ class FileStorage(IStorage):
         path = self._stored_path(package)
         _demand(path, package)
         with disk.temporary(self.directory, [tree.facts_text(package)]) as new, disk.writing(), self._changing(path):
-            _demand(path, package)
-            _settle(path)
+            _demand_same(path, package)
             os.replace(new, path + tree.FACTS_END)
 
 
@@ -362,6 +363,20 @@ def _exists(package: Package) -> FileExists:
 def _demand(path: str, package: Package) -> None:
     if not os.path.lexists(path):
         raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+
+
+def _demand_same(path: str, package: Package) -> None:
+    """Raise unless the file is the one that was looked at; its project is held meanwhile.
+
+    The time counts, too: whoever replaces a file by hand, or with an old server, leaves facts that are not of it.
+    """
+    _demand(path, package)
+    _settle(path)
+    stat = os.stat(path)
+    facts = tree.read_facts(path + tree.FACTS_END) if os.path.lexists(path + tree.FACTS_END) else {}
+    demand_same(package, {**facts, "size": stat.st_size})
+    if package.last_modified != utcfromtimestamp(stat.st_mtime):
+        raise replaced_meanwhile(package)
 
 
 def _check_kind(kind: str) -> None:

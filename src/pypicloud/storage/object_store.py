@@ -50,7 +50,18 @@ PREPEND_HASH: Final = Setting(
     "Whether the keys of new objects begin with four hexadecimal digits that spread the load.",
     was=("pypi.prepend_hash",),
 )
-EXPIRE_AFTER: Final = Setting("storage.expire_after", SECONDS, DAY, "How many seconds a signed URL can be used.")
+
+
+def _life(text: str) -> int:
+    seconds = SECONDS.parse(text)
+    if not seconds:
+        raise ValueError("must be at least 1: a URL would be expired when it is made")
+    return seconds
+
+
+EXPIRE_AFTER: Final = Setting(
+    "storage.expire_after", Kind(SECONDS.name, _life), DAY, "How many seconds a signed URL can be used, at least 1."
+)
 REDIRECT_URLS: Final = Setting(
     "storage.redirect_urls",
     BOOLEAN,

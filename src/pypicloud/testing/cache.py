@@ -30,7 +30,10 @@ from pypicloud.testing.cache_fixtures import (
     stored,
     until,
 )
+from pypicloud.testing.cache_rebuild import RebuildContract
+from pypicloud.testing.cache_search import SearchContract
 from pypicloud.testing.cache_together import TogetherContract
+from pypicloud.testing.cache_uploads import UploadContract
 from pypicloud.testing.memory_cache import MemoryCache
 
 __all__ = [
@@ -49,7 +52,7 @@ __all__ = [
 ]
 
 
-class CacheContract(FactsContract, TogetherContract):
+class CacheContract(FactsContract, SearchContract, UploadContract, RebuildContract, TogetherContract):
     """What every cache promises.
 
     ``limits`` names what a cache honestly cannot do (:class:`~pypicloud.testing.cache_fixtures.CacheFixtures`).

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import io
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Final
 
 import pytest
 from pyramid.request import Request
 
-from pypicloud.errors import PackageNotFound
 from pypicloud.models import Package
-from pypicloud.storage.base import IStorage
+from pypicloud.testing.storage_fixtures import CONTENT, MakeStorage, StorageFixtures, make_package
 
-#: What ``get_storage_impl`` gives: makes the backend for a request, or for none.
-MakeStorage = functools.partial[IStorage]
-
-CONTENT: Final = bytes(range(256)) * 300
+__all__ = ["CONTENT", "Answer", "DownloadContract", "MakeStorage", "PlainRequest", "get", "make_package"]
 
 
 class PlainRequest(Request):  # type: ignore[misc]  # Pyramid is untyped
@@ -40,27 +33,6 @@ def get(path: str = "/", method: str = "GET", **headers: str) -> PlainRequest:
     return request
 
 
-def make_package(
-    name: str = "foo",
-    version: str = "1.0",
-    filename: str | None = None,
-    content: bytes = CONTENT,
-    summary: str | None = None,
-    **facts: Any,
-) -> Package:
-    """A package that says the truth about its bytes."""
-    return Package(
-        name,
-        version,
-        filename or f"{name}-{version}.tar.gz",
-        summary=summary,
-        size=len(content),
-        hash_sha256=hashlib.sha256(content).hexdigest(),
-        hash_md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        **facts,
-    )
-
-
 @dataclass(frozen=True)
 class Answer:
     """A response as the client sees it."""
@@ -70,16 +42,8 @@ class Answer:
     body: bytes
 
 
-class DownloadContract:
+class DownloadContract(StorageFixtures):
     """What clients see of a storage: the part of :class:`pypicloud.testing.storage.StorageContract` on downloads."""
-
-    #: What the backend honestly cannot do; see :class:`pypicloud.testing.storage.StorageContract`.
-    limits: ClassVar[frozenset[str]] = frozenset()
-
-    @property
-    def missing(self) -> tuple[type[Exception], ...]:
-        """What is raised for a file that is not there."""
-        return (LookupError, OSError, PackageNotFound) if "own_errors" in self.limits else (PackageNotFound,)
 
     def answer(self, make_storage: MakeStorage, request: PlainRequest, package: Package) -> Answer:
         """What the client sees of a download, after the server is done with it."""

@@ -15,7 +15,14 @@ from typing import Any, BinaryIO, Final
 from pypicloud.errors import FileExists, PackageNotFound
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage.base import COMPANION_FACTS, NO_COMPANIONS, IStorage, check_segments
+from pypicloud.storage.base import (
+    COMPANION_FACTS,
+    NO_COMPANIONS,
+    IStorage,
+    check_segments,
+    demand_same,
+    replaced_meanwhile,
+)
 
 #: Which file is meant: name, version, file name.
 Key = tuple[str, str, str]
@@ -94,7 +101,7 @@ class MemoryStorage(IStorage):
     def upload_companion(self, package: Package, kind: str, data: bytes) -> None:
         """Keep a companion beside a stored file."""
         with _CHANGING:
-            stored = self._stored(package)
+            stored = self._same(package)
             self.files[_key(package)] = replace(stored, companions={**stored.companions, kind: data})
 
     def open_companion(self, package: Package, kind: str) -> BinaryIO | None:
@@ -105,7 +112,7 @@ class MemoryStorage(IStorage):
     def update_metadata(self, package: Package) -> None:
         """Rewrite the facts of a stored file."""
         with _CHANGING:
-            stored = self._stored(package)
+            stored = self._same(package)
             self.files[_key(package)] = replace(stored, summary=package.summary, facts=_facts(package))
 
     def _stored(self, package: Package) -> StoredFile:
@@ -113,6 +120,14 @@ class MemoryStorage(IStorage):
             return self.files[_key(package)]
         except KeyError:
             raise PackageNotFound(f"the file {package.filename!r} is not in the storage") from None
+
+    def _same(self, package: Package) -> StoredFile:
+        """The stored file, if it is still the one that was looked at."""
+        stored = self._stored(package)
+        demand_same(package, {**stored.facts, "size": len(stored.content)})
+        if package.last_modified != stored.last_modified:
+            raise replaced_meanwhile(package)
+        return stored
 
 
 def _key(package: Package) -> Key:

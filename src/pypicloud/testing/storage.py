@@ -17,46 +17,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, cast
+from typing import BinaryIO, cast
 
 import pytest
 
-from pypicloud.errors import FileExists, InvalidUpload, NotSupported, PackageNotFound, SettingError
+from pypicloud.errors import BackendUnavailable, FileExists, NotSupported, PackageNotFound
 from pypicloud.models import Package
-from pypicloud.settings import EnvironSettings
-from pypicloud.storage import get_storage_impl
 from pypicloud.storage.base import IStorage
-from pypicloud.testing.downloads import CONTENT, DownloadContract, MakeStorage, make_package
+from pypicloud.testing.downloads import DownloadContract
 from pypicloud.testing.memory_storage import MemoryStorage
+from pypicloud.testing.storage_fixtures import CONTENT, Forward, MakeStorage, make_package
+from pypicloud.testing.storage_trouble import TroubleContract
 
 __all__ = ["MemoryStorage", "StorageContract"]
 
 
-class _Forward(io.RawIOBase):
-    """A stream that can only be read, as those from a socket, and that may break off."""
-
-    def __init__(self, content: bytes, *, breaks: bool = False) -> None:
-        super().__init__()
-        self._rest = io.BytesIO(content)
-        self._breaks = breaks
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._rest.readinto(buffer)
-        if count == 0 and self._breaks:
-            raise ConnectionResetError("the client is gone")
-        return count
-
-
-class StorageContract(DownloadContract):
+class StorageContract(TroubleContract, DownloadContract):
     """What every storage does.
 
     ``limits`` declares what a backend honestly cannot do; the lesser behaviour is then asserted:
@@ -75,63 +53,6 @@ class StorageContract(DownloadContract):
     ``unbreakable``     there is nothing that could be down
     =================== =====================================================================
     """
-
-    #: The settings without which the backend does not start.
-    required: ClassVar[tuple[str, ...]] = ()
-
-    #: More files than the service lists on one page.
-    many: ClassVar[int] = 30
-
-    @pytest.fixture
-    def settings(self) -> dict[str, str]:
-        """The ini file's settings, with a place for the files that no other test uses."""
-        raise NotImplementedError
-
-    def objects(self, kwargs: Mapping[str, Any]) -> Mapping[str, bytes]:
-        """The second witness: everything that lies in the service, by its name there, seen without the backend.
-
-        ``kwargs`` is what the backend's ``configure`` gave.
-        """
-        raise NotImplementedError
-
-    def outage(self, kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """A time in which the service is not there; needed unless ``unbreakable``."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def make_storage(self, settings: dict[str, str]) -> Iterator[MakeStorage]:
-        """The backend, configured as the server does it; nothing may be left of the test when all is deleted."""
-        make = cast("MakeStorage", get_storage_impl(EnvironSettings(settings, {})))
-        yield make
-        storage = make(None)
-        for package in storage.list():
-            storage.delete(package)
-        assert self.objects(make.keywords) == {}
-
-    @pytest.fixture
-    def storage(self, make_storage: MakeStorage) -> IStorage:
-        """The backend without a request."""
-        return make_storage(None)
-
-    def listed(self, storage: IStorage) -> dict[str, Package]:
-        """What the storage lists, by file name."""
-        packages = list(storage.list())
-        found = {package.filename: package for package in packages}
-        assert len(found) == len(packages)
-        return found
-
-    def content(self, storage: IStorage, package: Package) -> bytes:
-        """The bytes of a package."""
-        with storage.open(package) as stream:
-            return stream.read()
-
-    def companion(self, storage: IStorage, package: Package, kind: str = "metadata") -> bytes | None:
-        """The bytes of a companion, or None."""
-        stream = storage.open_companion(package, kind)
-        if stream is None:
-            return None
-        with stream:
-            return stream.read()
 
     # Storing and reading
 
@@ -155,7 +76,7 @@ class StorageContract(DownloadContract):
     def test_stream_that_only_reads(self, storage: IStorage) -> None:
         """A stream that cannot seek is stored like any other."""
         package = make_package()
-        storage.publish(package, cast("BinaryIO", io.BufferedReader(_Forward(CONTENT))))
+        storage.publish(package, cast("BinaryIO", io.BufferedReader(Forward(CONTENT))))
         assert self.content(storage, package) == CONTENT
 
     def test_facts(self, storage: IStorage) -> None:
@@ -378,113 +299,18 @@ class StorageContract(DownloadContract):
         assert self.content(storage, package) == CONTENT
         assert self.companion(storage, package) == (None if "no_companions" in self.limits else b"kept")
 
-    # When things go wrong
-
-    def test_broken_upload(self, storage: IStorage, make_storage: MakeStorage) -> None:
-        """An upload that breaks off leaves nothing behind, and an older file as it was."""
-        package = make_package()
-        broken = cast("BinaryIO", io.BufferedReader(_Forward(CONTENT * 30, breaks=True)))
-        with pytest.raises(ConnectionResetError):
-            storage.publish(package, broken, {"metadata": b"x"})
-        assert list(storage.list()) == []
-        assert self.objects(make_storage.keywords) == {}
-        storage.publish(package, io.BytesIO(CONTENT))
-        broken = cast("BinaryIO", io.BufferedReader(_Forward(CONTENT * 30, breaks=True)))
-        with pytest.raises(ConnectionResetError):
-            storage.publish(make_package(content=b"x"), broken, replace=True)
-        assert self.content(storage, package) == CONTENT
-        assert self.listed(storage)[package.filename].get_metadata() == package.get_metadata()
-
-    @pytest.mark.parametrize("rewrite", [False, True], ids=["first", "replace"])
-    def test_uploads_at_once(self, make_storage: MakeStorage, rewrite: bool) -> None:
-        """Of uploads of one name at the same moment one wins, whole: bytes, facts and companion are of one."""
-        contents = [bytes([number]) * (30000 + number) for number in range(8)]
-        gate = threading.Barrier(len(contents))
-
-        def upload(content: bytes) -> bool:
-            package = make_package(content=content, summary=str(content[0]))
-            gate.wait()
-            try:
-                make_storage(None).publish(package, io.BytesIO(content), {"metadata": content[:1]}, replace=rewrite)
-            except FileExists:
-                return False
-            return True
-
-        with ThreadPoolExecutor(len(contents)) as pool:
-            won = list(pool.map(upload, contents))
-        storage = make_storage(None)
+    def test_new_facts_of_another_file(self, storage: IStorage) -> None:
+        """What is added to a file that was replaced since it was looked at is refused, and not beside the new one."""
+        storage.publish(make_package(content=b"old", summary="old"), io.BytesIO(b"old"))
+        seen = self.listed(storage)["foo-1.0.tar.gz"]
+        storage.publish(make_package(content=b"new", summary="new"), io.BytesIO(b"new"), replace=True)
+        seen.data["yanked"] = True
+        with pytest.raises(NotSupported if "no_updates" in self.limits else BackendUnavailable):
+            storage.update_metadata(seen)
+        with pytest.raises(NotSupported if "no_companions" in self.limits else BackendUnavailable):
+            storage.upload_companion(seen, "metadata", b"old")
         listed = self.listed(storage)["foo-1.0.tar.gz"]
-        content = self.content(storage, listed)
-        assert won[contents.index(content)]
-        assert sum(won) == (8 if rewrite or "replaces" in self.limits else 1)
-        assert listed.summary == str(content[0])
-        assert listed.data["hash_sha256"] == hashlib.sha256(content).hexdigest()
-        if "no_companions" not in self.limits:
-            assert self.companion(storage, listed) == content[:1]
-
-    @pytest.mark.parametrize(
-        ("version", "filename"),
-        [
-            ("../../1.0", "foo-1.0.tar.gz"),
-            ("..", "foo-1.0.tar.gz"),
-            (".", "foo-1.0.tar.gz"),
-            ("", "foo-1.0.tar.gz"),
-            ("/tmp", "foo-1.0.tar.gz"),  # noqa: S108 - nothing is ever written there
-            ("1.0", "../foo-1.0.tar.gz"),
-            ("1.0", "a/foo-1.0.tar.gz"),
-            ("1.0", "..\\foo-1.0.tar.gz"),
-            ("1.0", "foo-1.0.tar.gz\0.txt"),
-            ("1.0", "foo\n-1.0.tar.gz"),
-            ("1.0", "foo\udc80-1.0.tar.gz"),
-            ("1.0", ".foo-1.0.tar.gz"),
-            ("1.0", ""),
-        ],
-    )
-    def test_hostile_names(self, storage: IStorage, make_storage: MakeStorage, version: str, filename: str) -> None:
-        """A version or file name that is no plain part of a path is refused, or is just a key."""
-        package = make_package("foo", version, filename)
-        package.filename = filename
-        if "trusts_names" in self.limits:
-            storage.publish(package, io.BytesIO(CONTENT))
-            assert self.content(storage, package) == CONTENT
-            return
-        with pytest.raises(InvalidUpload):
-            storage.publish(package, io.BytesIO(CONTENT))
-        assert self.objects(make_storage.keywords) == {}
-        with pytest.raises(PackageNotFound), storage.open(package):
-            raise AssertionError
-        assert storage.open_companion(package, "metadata") is None
-        storage.delete(package)
-
-    def test_health(self, storage: IStorage, make_storage: MakeStorage) -> None:
-        """Health is good while the service is there, and bad with a reason while it is not (compat.md 2.6)."""
-        assert storage.check_health() == (True, "")
-        if "unbreakable" in self.limits:
-            return
-        with self.outage(make_storage.keywords):
-            healthy, reason = make_storage(None).check_health()
-        assert not healthy
-        assert reason
-
-    def test_required_settings(self, settings: dict[str, str]) -> None:
-        """A setting that is missing stops the start and is named."""
-        for key in self.required:
-            rest = {name: value for name, value in settings.items() if name != key}
-            with pytest.raises(SettingError, match=key):
-                get_storage_impl(EnvironSettings(rest, {}))
-
-    def test_spool(self, storage: IStorage, tmp_path: Path) -> None:
-        """A file spooled where the storage wants it is stored, and is not listed before."""
-        spool = Path(storage.spool_directory() or tmp_path) / ".upload-0123456789abcdef.meta"
-        spool.write_bytes(CONTENT)
-        package = make_package()
-        try:
-            assert list(storage.list()) == []
-            with spool.open("rb") as stream:
-                storage.publish(package, stream, {"metadata": b"x"})
-            with spool.open("rb") as stream:
-                storage.publish(package, stream, replace=True)
-        finally:
-            spool.unlink(missing_ok=True)
-        assert self.content(storage, package) == CONTENT
-        assert list(storage.list()) == [package]
+        assert listed.summary == "new"
+        assert listed.data["hash_sha256"] == hashlib.sha256(b"new").hexdigest()
+        assert not {"yanked", "core_metadata"} & set(listed.data)
+        assert self.companion(storage, listed) is None

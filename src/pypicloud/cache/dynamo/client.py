@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from pypicloud.aws import missing_credentials
 from pypicloud.cache.dynamo.items import Item
 from pypicloud.errors import BackendUnavailable, SettingError
 
@@ -259,21 +260,9 @@ class Dynamo:
             raise SettingError("db.region_name", f"DynamoDB cannot be used: {error}") from error
 
     def _unreachable(self, error: Exception) -> DynamoUnavailable:
-        from botocore.exceptions import (
-            CredentialRetrievalError,
-            NoCredentialsError,
-            PartialCredentialsError,
-            TokenRetrievalError,
-            UnauthorizedSSOTokenError,
-        )
-
-        credentials = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
-        if isinstance(error, (*credentials, TokenRetrievalError, UnauthorizedSSOTokenError)):
-            reason = (
-                "there are no AWS credentials: give the machine or container a role, set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or db.aws_access_key_id and db.aws_secret_access_key"
-            )
-            return DynamoUnavailable("there are no credentials for DynamoDB", "db.aws_access_key_id", reason)
+        missing = missing_credentials(error, "db")
+        if missing is not None:
+            return DynamoUnavailable("there are no credentials for DynamoDB", "db.aws_access_key_id", missing)
         address = self.client.meta.endpoint_url
         setting = "db.region_name" if self._address is None else "db.host"
         reason = f"DynamoDB does not answer at {address} ({type(error).__name__}); is that the right place?"

@@ -19,9 +19,10 @@ from pypicloud.settings import EnvironSettings, Setting
 from pypicloud.storage.azure_blob import settings as own
 from pypicloud.storage.azure_blob.address import BLOCK, Address
 from pypicloud.storage.azure_blob.container import LONGEST_DELEGATION, Container
-from pypicloud.storage.azure_blob.refusals import DELETE, READ, WRITE
-from pypicloud.storage.base import demand_making
+from pypicloud.storage.azure_blob.refusals import DELETE, READ, WRITE, AzureUnavailable
+from pypicloud.storage.base import demand_making, refused
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists
+from pypicloud.storage.download import replaced
 from pypicloud.storage.object_facts import Notation
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class AzureBlobStorage(BucketStorage):
         cls.check(settings)
         common = super().configure(settings)
         container = Container(own.address(settings))
-        container.prepare(functools.partial(demand_making, settings, own.CONTAINER))
+        try:
+            container.prepare(functools.partial(demand_making, settings, own.CONTAINER))
+        except AzureUnavailable as error:
+            raise refused(settings, cls.SETTINGS, error.setting, error.reason) from error
         return {
             **{name: common[name] for name in ("expire_after", "redirect_urls", "urls")},
             "path_prefix": common["bucket_prefix"],
@@ -207,8 +211,8 @@ class _Content(io.RawIOBase):
         try:
             with self._container.asking(READ):
                 block = self._answer.read(len(buffer))
-        except FileExists as error:
-            raise BackendUnavailable("the file was replaced while it was read; please try again", 1) from error
+        except (FileExists, PackageNotFound) as error:
+            raise replaced() from error
         buffer[: len(block)] = block
         return len(block)
 

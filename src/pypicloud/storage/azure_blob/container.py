@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.storage.azure_blob.address import Address
 from pypicloud.storage.azure_blob.refusals import (
     CREATE,
@@ -67,32 +66,29 @@ class Container:
         return made
 
     def prepare(self, may_make: Callable[[], None] = lambda: None) -> None:
-        """Make the container if it is missing. Raises :class:`SettingError` if it cannot be used.
+        """Make the container if it is missing. Raises :class:`AzureUnavailable`, unlogged, if it cannot be used.
 
         ``may_make`` is called before, and raises if it is not to be made.
         """
         from azure.core.exceptions import ResourceExistsError
 
-        try:
-            if not self._is_there():
-                may_make()
-                with self.asking(CREATE), contextlib.suppress(ResourceExistsError):
-                    self.client.create_container()
-                    LOG.info("Made the container %r", self.address.container)
-                # It may have been there already, or not be there yet, while an older one of its name is deleted.
-                self.look()
-        except AzureUnavailable as error:
-            raise SettingError(error.setting, error.reason) from error
-        except BackendUnavailable as error:
-            raise SettingError("storage.storage_account_url", error.message) from error
+        if self._is_there(is_logged=False):
+            return
+        may_make()
+        with self.asking(CREATE, is_logged=False), contextlib.suppress(ResourceExistsError):
+            self.client.create_container()
+            LOG.info("Made the container %r", self.address.container)
+        # It may have been there already, or not be there yet, while an older one of its name is deleted.
+        if not self._is_there(is_logged=False):
+            raise missing_container(self.address)
 
     def look(self) -> None:
         """Raise :class:`BackendUnavailable` if the container is missing or cannot be looked at."""
         if not self._is_there():
             raise missing_container(self.address)
 
-    def _is_there(self) -> bool:
-        with self.asking(LOOK):
+    def _is_there(self, *, is_logged: bool = True) -> bool:
+        with self.asking(LOOK, is_logged=is_logged):
             return self.client.exists()
 
     def signed_url(self, key: str, seconds: int) -> str:
@@ -127,8 +123,10 @@ class Container:
         return key
 
     @contextlib.contextmanager
-    def asking(self, right: Right) -> Iterator[None]:
-        """Translate what the SDK raises; the right is what an identity needs for what is asked.
+    def asking(self, right: Right, *, is_logged: bool = True) -> Iterator[None]:
+        """Translate what the SDK raises, and log what only this server's people may know.
+
+        The right is what an identity needs for what is asked.
 
         Raises :class:`FileExists` if the condition of a request does not hold, :class:`PackageNotFound` if
         there is no such blob, and :class:`BackendUnavailable` for everything else.
@@ -138,4 +136,12 @@ class Container:
         try:
             yield
         except (AzureError, DeserializationError) as error:
-            raise translated(error, right, self.address) from error
+            translation = translated(error, right, self.address)
+            if is_logged:
+                _log(translation)
+            raise translation from error
+
+
+def _log(error: Exception) -> None:
+    if isinstance(error, AzureUnavailable):
+        LOG.error("%s: %s", error.setting, error.reason)

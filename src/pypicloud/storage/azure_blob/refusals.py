@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -12,8 +11,6 @@ from pypicloud.storage.azure_blob.address import Address
 
 if TYPE_CHECKING:
     from azure.core.exceptions import AzureError, DeserializationError
-
-LOG = logging.getLogger(__name__)
 
 #: In how many seconds it is worth asking a busy service again.
 BUSY: Final = 5
@@ -67,6 +64,7 @@ _NO_IDENTITY: Final = (
     "is not set, and there is no identity in its place: {why}",
 )
 _OTHER: Final = ("the storage refuses to answer", _URL, "Azure refuses {right}: {why} ({code})")
+_BUSY: Final = ("the storage is too busy to answer; please try again", _URL, "Azure is too busy: {status} {code}")
 _NOBODY: Final = ("the storage does not answer", _URL, "no Blob service answers at {url} ({kind}); is that the place?")
 
 #: What is answered if a blob is not in the state that the request asks for.
@@ -95,22 +93,22 @@ SIGN: Final = Right("generateUserDelegationKey/action", "Storage Blob Delegator"
 class AzureUnavailable(BackendUnavailable):
     """Azure does not answer as it should; ``setting`` and ``reason`` are for whoever looks after the server."""
 
-    def __init__(self, message: str, setting: str, reason: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, setting: str, reason: str, retry_after: int | None = None) -> None:
+        super().__init__(message, retry_after)
         self.setting = setting
         self.reason = reason
 
 
 def translated(error: AzureError | DeserializationError, right: Right, address: Address) -> Exception:
-    """The error that the server raises, after a word in the log; an identity needs the right for what was asked."""
+    """The error that the server raises; an identity needs the right for what was asked."""
     code, status = _code(error), getattr(error, "status_code", None)
     if code in _CONDITION:
         return FileExists("the file is stored already, or was changed at the same moment")
     if code == "BlobNotFound" or (status == HTTPStatus.NOT_FOUND and not code):
         return PackageNotFound("the file is not in the storage")
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        LOG.error("Azure is too busy: %s %s", status, code)
-        return BackendUnavailable("the storage is too busy to answer; please try again", BUSY)
+        message, setting, template = _BUSY
+        return AzureUnavailable(message, setting, template.format(status=status, code=code).rstrip(), BUSY)
     return _refusal(error, code or (f"status {status}" if status else ""), right, address)
 
 
@@ -137,7 +135,6 @@ def _refusal(error: AzureError | DeserializationError, code: str, right: Right, 
         kind=type(error).__name__,
         why=str(error).partition("\n")[0],
     )
-    LOG.error("%s: %s", setting, reason)
     return AzureUnavailable(message, setting, reason)
 
 

@@ -17,13 +17,13 @@ from pypicloud.errors import BackendUnavailable, FileExists, PackageNotFound, Se
 from pypicloud.models import Package
 from pypicloud.plugins import STORAGE
 from pypicloud.settings import EnvironSettings, Setting
-from pypicloud.storage.base import demand_making
+from pypicloud.storage.base import demand_making, refused
 from pypicloud.storage.body import BLOCK
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists, package_of
 from pypicloud.storage.gcs import settings as own
 from pypicloud.storage.gcs.bucket import SDK, Bucket, credentials_of
 from pypicloud.storage.gcs.content import Content
-from pypicloud.storage.gcs.failures import CHANGE, DELETE, LIST, READ, WRITE, Address
+from pypicloud.storage.gcs.failures import CHANGE, DELETE, LIST, READ, WRITE, Address, GCSUnavailable
 from pypicloud.storage.object_facts import FACTS, FIELDS, Notation
 from pypicloud.storage.object_store import BUCKET, PUBLIC_URL, REGION, STORAGE_CLASS
 from pypicloud.util import PackageParseError
@@ -74,7 +74,8 @@ class GoogleCloudStorage(BucketStorage):
         cls.check(settings)
         store = _prepared(settings)
         if not PUBLIC_URL.read(settings):
-            store.check_signer()
+            with _starting(settings):
+                store.check_signer()
         return {
             **super().configure(settings),
             "object_acl": own.acl(settings),
@@ -207,8 +208,18 @@ def _prepared(settings: EnvironSettings, bucket: str | None = None) -> Bucket:
     """A bucket that is there."""
     store = Bucket(own.address(settings, bucket))
     may_make = functools.partial(demand_making, settings, BUCKET)
-    store.prepare(REGION.read(settings) or None, STORAGE_CLASS.read(settings).upper() or None, may_make)
+    with _starting(settings):
+        store.prepare(REGION.read(settings) or None, STORAGE_CLASS.read(settings).upper() or None, may_make)
     return store
+
+
+@contextlib.contextmanager
+def _starting(settings: EnvironSettings) -> Iterator[None]:
+    """Make of what Google refuses an error that stops the start."""
+    try:
+        yield
+    except GCSUnavailable as error:
+        raise refused(settings, own.SETTINGS, error.setting, error.reason) from error
 
 
 def _stored(blob: SDK) -> StoredObject:

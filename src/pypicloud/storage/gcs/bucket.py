@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -63,9 +63,9 @@ class Bucket:
             made = self._made = (os.getpid(), self._factory())
         return made[1]
 
-    def asking(self, permission: str) -> AbstractContextManager[None]:
+    def asking(self, permission: str, *, is_logged: bool = True) -> AbstractContextManager[None]:
         """Translate what the SDK raises, see :func:`pypicloud.storage.gcs.failures.asking`."""
-        return asking(self.address, permission)
+        return asking(self.address, permission, is_logged=is_logged)
 
     def retry(self) -> SDK:
         """How the SDK is to repeat what failed by accident."""
@@ -97,19 +97,18 @@ class Bucket:
         return client.bucket(address.bucket)
 
     def prepare(self, location: str | None, storage_class: str | None, may_make: Callable[[], None]) -> None:
-        """Make the bucket if it is missing. Raises :class:`SettingError` if it cannot be used.
+        """Make the bucket if it is missing. Raises :class:`GCSUnavailable`, unlogged, if it cannot be used.
 
         ``may_make`` is called before, and raises if it is not to be made.
         """
-        with _at_start():
-            if not self._is_there():
-                may_make()
-                self._make(location, storage_class)
+        if not self._is_there():
+            may_make()
+            self._make(location, storage_class)
 
     def _is_there(self) -> bool:
         from google.api_core.exceptions import NotFound
 
-        with self.asking(LIST):
+        with self.asking(LIST, is_logged=False):
             try:
                 self._first(**self.options)
             except NotFound:
@@ -133,12 +132,12 @@ class Bucket:
         if storage_class:
             bucket.storage_class = storage_class
         try:
-            with self.asking(MAKE):
+            with self.asking(MAKE, is_logged=False):
                 bucket.create(location=location, **self.options)
             LOG.info("Made the bucket %r", self.address.bucket)
         except FileExists:
             # Another server has made it just now, or somebody else long ago.
-            with self.asking(LIST):
+            with self.asking(LIST, is_logged=False):
                 self._first(**self.options)
 
     # Links
@@ -156,8 +155,8 @@ class Bucket:
         return url
 
     def check_signer(self) -> None:
-        """Raise :class:`SettingError` if there is nobody who could sign URLs."""
-        with _at_start(), self.asking(SIGN):
+        """Raise :class:`GCSUnavailable`, unlogged, if there is nobody who could sign URLs."""
+        with self.asking(SIGN, is_logged=False):
             self._signer()
 
     def _signer(self) -> SDK:
@@ -240,11 +239,3 @@ def credentials_of(key_file: str | None) -> tuple[SDK, str | None]:
         reason = "the file has no JSON key of a service account, as Google's console makes them"
         raise SettingError(KEY_FILE_KEY, reason, value=key_file) from error
     return credentials, credentials.project_id
-
-
-@contextlib.contextmanager
-def _at_start() -> Iterator[None]:
-    try:
-        yield
-    except GCSUnavailable as error:
-        raise SettingError(error.setting, error.reason) from error

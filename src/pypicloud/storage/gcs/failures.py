@@ -60,15 +60,19 @@ _REFUSED: Final = {
 }
 
 
+#: What clients are told.
+_REFUSES: Final = "the storage refuses to answer; ask the administrator of this index"
+_SILENT: Final = "the storage does not answer; ask the administrator of this index"
+_IS_BUSY: Final = "the storage is too busy to answer; please try again"
+
+
 class GCSUnavailable(BackendUnavailable):
     """Google does not answer as it should; ``setting`` and ``reason`` are for whoever starts the server."""
 
-    def __init__(self, setting: str, reason: str, *, is_silent: bool = False) -> None:
-        message = "the storage does not answer" if is_silent else "the storage refuses to answer"
-        super().__init__(f"{message}; ask the administrator of this index")
+    def __init__(self, setting: str, reason: str, message: str = _REFUSES, retry_after: int | None = None) -> None:
+        super().__init__(message, retry_after)
         self.setting = setting
         self.reason = reason
-        LOG.error("%s: %s", setting, reason)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,10 @@ class Address:
 
 
 @contextlib.contextmanager
-def asking(address: Address, permission: str) -> Iterator[None]:
-    """Translate what the SDK raises; the permission is what is needed for what is asked.
+def asking(address: Address, permission: str, *, is_logged: bool = True) -> Iterator[None]:
+    """Translate what the SDK raises, and log what only this server's people may know.
+
+    The permission is what is needed for what is asked.
 
     Raises :class:`FileExists` if the condition of a request does not hold, :class:`PackageNotFound` if
     there is no such object, and :class:`BackendUnavailable` for everything else.
@@ -104,15 +110,24 @@ def asking(address: Address, permission: str) -> Iterator[None]:
     from urllib3.exceptions import HTTPError
 
     try:
-        yield
-    except DataCorruption as error:
-        raise BackendUnavailable("the file was damaged on its way to the storage; please try again", 1) from error
-    except (GoogleAPIError, GoogleAuthError, InvalidResponse, RequestException, HTTPError) as error:
-        # After the last try the SDK raises an error about that.
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, GoogleAuthError):
-            raise _of_credentials(cause, address) from error
-        raise _translated(cause, address, permission) from error
+        try:
+            yield
+        except DataCorruption as error:
+            raise BackendUnavailable("the file was damaged on its way to the storage; please try again", 1) from error
+        except (GoogleAPIError, GoogleAuthError, InvalidResponse, RequestException, HTTPError) as error:
+            # After the last try the SDK raises an error about that.
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, GoogleAuthError):
+                raise _of_credentials(cause, address) from error
+            raise _translated(cause, address, permission) from error
+    except GCSUnavailable as error:
+        if is_logged:
+            _log(error)
+        raise
+
+
+def _log(error: GCSUnavailable) -> None:
+    LOG.error("%s: %s", error.setting, error.reason)
 
 
 def _translated(error: Any, address: Address, permission: str) -> Exception:
@@ -124,10 +139,9 @@ def _translated(error: Any, address: Address, permission: str) -> Exception:
     elif status == HTTPStatus.NOT_FOUND and permission in {READ, CHANGE, DELETE} and _NO_BUCKET not in said:
         found = PackageNotFound("the file is not in the storage")
     elif status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        LOG.error("Google is too busy: %d %s", status, said)
-        found = BackendUnavailable("the storage is too busy to answer; please try again", BUSY)
+        found = GCSUnavailable(BUCKET_KEY, f"Google is too busy: {status} {said}", _IS_BUSY, BUSY)
     elif not status:
-        found = _silent(error, address)
+        found = silent(error, address)
     else:
         found = _refusal(status, said, address, permission)
     return found
@@ -174,11 +188,12 @@ def _of_credentials(error: Any, address: Address) -> Exception:
         return _forbidden(said, address, SIGN)
     if isinstance(error, TransportError) or any(isinstance(each, TransportError) for each in error.args):
         reason = f"nobody answers who could give a token: {said}"
-        return GCSUnavailable(KEY_FILE_KEY, reason, is_silent=True)
+        return GCSUnavailable(KEY_FILE_KEY, reason, _SILENT)
     return GCSUnavailable(KEY_FILE_KEY, f"Google does not accept the credentials: {said}")
 
 
-def _silent(error: Exception, address: Address) -> GCSUnavailable:
+def silent(error: Exception, address: Address) -> GCSUnavailable:
+    """What it means that no answer came, or broke off."""
     where = f" at {address.endpoint}" if address.endpoint else ""
     reason = f"Google Cloud Storage does not answer{where} ({type(error).__name__}); is that the right place?"
-    return GCSUnavailable(ENDPOINT_KEY, reason, is_silent=True)
+    return GCSUnavailable(ENDPOINT_KEY, reason, _SILENT)

@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import threading
 from typing import Any, BinaryIO, Final
 
-from pypicloud.storage.s3.errors import unreachable
+from pypicloud.errors import PackageNotFound
+from pypicloud.storage.download import Answer, BrokenOff, Download
+from pypicloud.storage.s3.errors import ObjectChanged, ObjectMissing, S3Unavailable, translated, unreachable
 
 #: How many bytes of a file are read at a time.
 _AHEAD: Final = 1 << 18
 
 
-class Download(io.RawIOBase):
-    """The bytes of an answer of S3. One that breaks off raises, so that a part is never taken for the whole.
+class Content(Download):
+    """The bytes of an object; ``client`` is one of boto3."""
 
-    ``total`` is how many bytes the whole object has.
-    """
+    def __init__(self, client: Any, bucket: str, key: str, start: int, stop: int | None) -> None:
+        self._get = functools.partial(client.get_object, Bucket=bucket, Key=key)
+        self._name = key.rpartition("/")[2]
+        super().__init__(start, stop)
 
-    def __init__(self, body: Any, total: int | None = None) -> None:
-        super().__init__()
-        self._body = body
-        self.total = total
+    def _ask(self, part: str | None, state: str | None) -> Answer | None:
+        from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
+        wanted = {name: value for name, value in (("Range", part), ("IfMatch", state)) if value is not None}
+        try:
+            with translated():
+                answer = self._get(**wanted)
+        except (ObjectMissing, ObjectChanged) as error:
+            raise PackageNotFound(f"{self._name!r} is not in the storage") from error
+        except S3Unavailable as error:
+            if state is not None and isinstance(error.__cause__, (ConnectionClosedError, EndpointConnectionError)):
+                # What was there a moment ago may just be started anew, which takes longer than boto3 tries.
+                raise BrokenOff(error) from error.__cause__
+            raise
+        etag = answer.get("ETag", "")
+        # A weak one may be that of other bytes, too (RFC 9110, 8.8.1).
+        state = None if etag.startswith("W/") else etag or None
+        return Answer.of(answer["Body"], answer.get("ContentRange", ""), answer["ContentLength"], state)
 
-    def read(self, size: int | None = -1) -> bytes:
-        """The next bytes: as many, fewer if there is a reason, or all that are left."""
-        from botocore.exceptions import BotoCoreError
+    def _block(self, body: Any, size: int) -> bytes:
+        from botocore.exceptions import BotoCoreError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
         from urllib3.exceptions import HTTPError
 
         try:
-            block: bytes = self._body.read(None if size is None or size < 0 else size)
-        except (BotoCoreError, HTTPError, OSError) as error:
+            block: bytes = body.read(size)
+        except ReadTimeoutError as error:
+            # Who is silent is not asked again, here as elsewhere.
+            raise unreachable(error) from error
+        except (ResponseStreamingError, IncompleteReadError, HTTPError, OSError) as error:
+            raise BrokenOff(unreachable(error)) from error
+        except BotoCoreError as error:
             raise unreachable(error) from error
         return block
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with what comes next; 0 at the end."""
-        block = self.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
-
-    def close(self) -> None:
-        """Give the connection back."""
-        if not self.closed:
-            self._body.close()
-        super().close()
 
 
 class Window(io.RawIOBase):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from pypicloud.aws import missing_credentials
 from pypicloud.errors import BackendUnavailable, FileExists, PypicloudError
 
 LOG = logging.getLogger(__name__)
@@ -253,20 +254,8 @@ def _trouble(code: str) -> _Trouble | None:
 
 def unreachable(error: Exception) -> S3Unavailable:
     """What it means that no answer came, or nothing could be asked; ``error`` is a ``BotoCoreError``."""
-    from botocore.exceptions import (
-        CredentialRetrievalError,
-        NoCredentialsError,
-        PartialCredentialsError,
-        TokenRetrievalError,
-        UnauthorizedSSOTokenError,
-    )
-
-    credentials = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
-    if isinstance(error, (*credentials, TokenRetrievalError, UnauthorizedSSOTokenError)):
-        reason = (
-            "there are no AWS credentials: give the machine or container a role, set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or storage.aws_access_key_id and storage.aws_secret_access_key"
-        )
-        return S3Unavailable("there are no credentials for the store", "storage.aws_access_key_id", reason)
+    missing = missing_credentials(error, "storage")
+    if missing is not None:
+        return S3Unavailable("there are no credentials for the store", "storage.aws_access_key_id", missing)
     reason = f"S3 does not answer ({type(error).__name__}); are region and address right?"
     return S3Unavailable("the store does not answer", "storage.endpoint_url", reason, _BUSY.retry_after)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, ClassVar, Final, cast
 from urllib.parse import quote, urlsplit
 
-from pypicloud.errors import PackageNotFound
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings, Finding, Setting
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, package_of
@@ -17,7 +15,7 @@ from pypicloud.storage.object_facts import Notation
 from pypicloud.storage.object_store import BUCKET, CENTURY, PUBLIC_URL, ObjectStoreStorage
 from pypicloud.storage.s3 import connection
 from pypicloud.storage.s3 import settings as s3_settings
-from pypicloud.storage.s3.body import Download
+from pypicloud.storage.s3.body import Content
 from pypicloud.storage.s3.errors import ObjectMissing, S3Unavailable, translated
 from pypicloud.storage.s3.writing import Sizes, Writer
 from pypicloud.util import PackageParseError
@@ -165,20 +163,9 @@ class S3Storage(BucketStorage):
         etag = answer["ETag"].strip('"')
         return StoredObject(key, answer["ContentLength"], answer["LastModified"], answer["Metadata"], etag)
 
-    def _read(self, key: str, start: int = 0, stop: int | None = None) -> AbstractContextManager[BinaryIO]:
-        return self._reading_object(key, start, stop)
-
     @contextlib.contextmanager
-    def _reading_object(self, key: str, start: int, stop: int | None) -> Iterator[BinaryIO]:
-        whole = start == 0 and stop is None
-        part = {} if whole else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
-        try:
-            with translated():
-                answer = self.client.get_object(Bucket=self.bucket.name, Key=key, **part)
-        except ObjectMissing as error:
-            raise PackageNotFound(f"{key.rpartition('/')[2]!r} is not in the storage") from error
-        _, _, total = answer.get("ContentRange", "").rpartition("/")
-        with Download(answer["Body"], int(total) if total.isdecimal() else answer["ContentLength"]) as stream:
+    def _read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+        with Content(self.client, self.bucket.name, key, start, stop) as stream:
             yield cast("BinaryIO", stream)
 
     def _write(
