@@ -15,12 +15,12 @@ from enum import StrEnum
 from typing import Any, BinaryIO, Final
 
 from pypicloud.cache.base import ICache
-from pypicloud.cache.together import Saver
+from pypicloud.cache.saver import Saver
 from pypicloud.crew import Crew, Pace, Patience, Stopped, Tally
 from pypicloud.errors import BackendUnavailable, InvalidDistribution, NotSupported, PackageNotFound, PypicloudError
 from pypicloud.metadata import Distribution, parse_metadata, read_distribution, wheel_metadata
 from pypicloud.models import Package, normalized, parse_version
-from pypicloud.storage.base import IStorage
+from pypicloud.storage.base import IStorage, not_stored
 from pypicloud.storage.reading import Measured, measured, seekable
 
 LOG = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class Filler:
         """A file's facts as they are after all of it was read: a server with another cache may have yanked it."""
         stored = self.storage.stored(package, self.cache.new_package)
         if stored is None:
-            raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+            raise not_stored(package)
         if (stored.last_modified, stored.data.get("size")) != (package.last_modified, package.data.get("size")):
             raise BackendUnavailable(f"the file {package.filename!r} is being changed; please try again")
         return stored

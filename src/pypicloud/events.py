@@ -153,18 +153,18 @@ def follow(cache: ICache, keys: Iterable[str]) -> Followed:
 
 
 def follow_each(cache: ICache, keys: Iterable[str]) -> tuple[Followed, dict[str, BackendUnavailable]]:
-    """The same, file by file: what was done, and why nothing was as to those keys of whose file that is so.
+    """The same, file by file: what was done, and by key the failure for each file of which nothing could be done.
 
     What is written here was read under no lock: an object store may wait for this to be done before it
     answers the very upload that it is about, which holds the lock of the file. So facts change only while
     they are as they were read, as in a rebuild. Raises :class:`BackendUnavailable` if the cache fails, or the
-    storage for every single one of several files: then it is not about the files.
+    storage as a whole: then it is not about the files.
     """
     storage = cache.storage
     if not isinstance(storage, BucketStorage):
         raise NotSupported("the configured storage is no bucket, so that it has no events")
     wanted = _by_filename(storage, keys)
-    work = _Work(cache, storage, {})
+    work = _Work(cache, storage)
     left = wanted
     followed = Followed()
     for _ in range(ATTEMPTS):
@@ -174,7 +174,7 @@ def follow_each(cache: ICache, keys: Iterable[str]) -> tuple[Followed, dict[str,
         followed += done
     restless = "the facts of a file are changed by others again and again; please try again"
     failures = {**work.failures, **{filename: BackendUnavailable(restless, 5) for filename in left}}
-    if len(wanted) > 1 and len(failures) == len(wanted):
+    if len(wanted) > 1 and len(failures) == len(wanted) and not storage.check_health()[0]:
         raise next(iter(failures.values()))
     return followed, {key: failure for filename, failure in failures.items() for key in wanted[filename]}
 
@@ -189,13 +189,13 @@ def _by_filename(storage: BucketStorage, keys: Iterable[str]) -> dict[str, set[s
     return dict(found)
 
 
-@dataclass(frozen=True, slots=True)
 class _Work:
     """What is done in a cache for files; ``failures`` are those of the storage, by file name."""
 
-    cache: ICache
-    storage: BucketStorage
-    failures: dict[str, BackendUnavailable]
+    def __init__(self, cache: ICache, storage: BucketStorage) -> None:
+        self.cache = cache
+        self.storage = storage
+        self.failures: dict[str, BackendUnavailable] = {}
 
     def attempt(self, wanted: Mapping[str, set[str]]) -> tuple[Followed, dict[str, set[str]]]:
         """Look at some files and change their facts; what was done, and the files that others changed meanwhile."""

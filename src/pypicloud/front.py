@@ -104,11 +104,13 @@ class Front:
         self._application: Application = self._router.registry.pypicloud
         self._index = self._application.index()
         # Behind a filter of the ini file the application is not what answers: then all goes through it.
-        self._is_short = self._router is wsgi and self._index.access.is_local
-        self._redirects = self._is_short and not self._application.stream_files
+        cache, is_short = self._index.cache, self._router is wsgi and self._index.access.is_local
+        self._redirects = is_short and not self._application.stream_files
+        # A question for each request would cost more on this way than on the long one.
+        self._keeps_pages = is_short and (cache.is_local or cache.shares_questions)
         # The server's sender opens a file anew: that is for files that nobody may have replaced meanwhile.
         self._sends_files = self._application.files_are_immutable
-        self._revisions = None if self._index.cache.is_local else Revisions(self._index.cache.revisions)
+        self._revisions = Revisions(cache.revisions) if cache.shares_questions else None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say that requests are answered from now on."""
@@ -133,7 +135,7 @@ class Front:
 
     async def _kept(self, path: str, query: str, headers: Any) -> Representation | None:
         """The page that memory holds for this caller, in the form asked for; None if it takes more than that."""
-        if not self._is_short or query:
+        if not self._keeps_pages or query:
             return None
         index = self._index
         try:

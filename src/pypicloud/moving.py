@@ -16,11 +16,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pypicloud.cache.base import ICache
-from pypicloud.cache.together import Saver
+from pypicloud.cache.saver import Saver
 from pypicloud.crew import Crew, Patience, Stopped, Tally
 from pypicloud.errors import BackendUnavailable, FileExists, PackageNotFound, PypicloudError
 from pypicloud.models import METADATA_FIELDS, Package
-from pypicloud.storage.base import COMPANION_FACTS, IStorage
+from pypicloud.storage.base import COMPANION_FACTS, IStorage, not_stored
 from pypicloud.storage.reading import Measured, measured
 
 LOG = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class Mover:
             self.moving.there[package.filename] = there
         stored = self.old.stored(package)
         if stored is None:
-            raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+            raise not_stored(package)
         return stored
 
     def _moved(self, package: Package) -> Outcome:
@@ -305,7 +305,7 @@ class Mover:
         with self._lock(package):
             stored = self.new.stored(there, self._new_package)
             if stored is None:
-                raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+                raise not_stored(package)
             if lacks:
                 self._give(package, stored)
             self._save(self.new.stored(stored, self._new_package) or stored)

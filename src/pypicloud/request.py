@@ -166,9 +166,9 @@ class Application:
 
     @cached_property
     def revision(self) -> Callable[[str | None], str | None] | None:
-        """Asks a cache that is not local for a revision, for all requests that want one; None if the cache is local."""
+        """Asks the cache for a revision, together with other requests; None where each of them asks by itself."""
         cache = self.cache_factory(None)
-        return None if cache.is_local else asked_together(cache.revisions)
+        return asked_together(cache.revisions) if cache.shares_questions else None
 
     def index(self, request: Any = None) -> PackageIndex:
         """The index with backends of its own, for a request or without one."""

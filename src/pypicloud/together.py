@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from types import TracebackType
 from typing import Final, Generic, TypeVar, cast
+
+from pypicloud.errors import BackendUnavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,7 +29,8 @@ class Together(Generic[T, R]):
         self._work = work
         self._guard = threading.Lock()
         self._waiting: list[_Wanted[T, R]] = []
-        self._is_at_work = False
+        #: Whose turn it is, from the moment on at which others are to wait.
+        self._leader: _Wanted[T, R] | None = None
         #: How many there were around at the end of the last go.
         self._expected = 0
 
@@ -34,49 +39,74 @@ class Together(Generic[T, R]):
         mine = _Wanted[T, R](thing)
         with self._guard:
             self._waiting.append(mine)
-            is_first, self._is_at_work = not self._is_at_work, True
-        if not is_first:
+            if self._leader is None:
+                self._leader = mine
+                mine.signal.release()
+        try:
             mine.signal.acquire()
-        if not mine.is_done:
-            self._go(mine)
+            if not mine.is_done:
+                self._go()
+        except BaseException:
+            # A thread may be interrupted anywhere; what it wanted is not to be anybody's turn.
+            with self._guard, suppress(ValueError):
+                self._waiting.remove(mine)
+            raise
+        finally:
+            if self._leader is mine:
+                self._pass_on()
         if mine.error is not None:
-            raise mine.error
+            # All threads raise the same object, and each would show the ways of those before.
+            raise mine.error.with_traceback(mine.traceback)
         return cast("R", mine.answer)
 
-    def _go(self, mine: _Wanted[T, R]) -> None:
+    def _go(self) -> None:
+        wanted: list[_Wanted[T, R]] = []
+        try:
+            self._give_way()
+            with self._guard:
+                wanted, self._waiting = self._waiting, []
+            for each, answer in zip(wanted, self._work([each.thing for each in wanted]), strict=True):
+                each.answer = answer
+        except Exception as error:  # noqa: BLE001 - each of those who wait has to know
+            _fail(wanted, error)
+        except BaseException:
+            _fail(wanted, BackendUnavailable("what was asked for was interrupted; please try again", 1))
+            raise
+        finally:
+            for each in wanted:
+                each.is_done = True
+                if each is not self._leader:
+                    each.signal.release()
+            self._expected = len(wanted) + len(self._waiting)
+
+    def _give_way(self) -> None:
         for _ in range(_TURNS):
             if len(self._waiting) >= self._expected:
                 break
             time.sleep(0)
+
+    def _pass_on(self) -> None:
         with self._guard:
-            wanted, self._waiting = self._waiting, []
-        try:
-            for each, answer in zip(wanted, self._work([each.thing for each in wanted]), strict=True):
-                each.answer = answer
-        except BaseException as error:  # noqa: BLE001 - each of those who wait has to know
-            for each in wanted:
-                each.error = error
-        for each in wanted:
-            each.is_done = True
-            if each is not mine:
-                each.signal.release()
-        with self._guard:
-            self._expected = len(wanted) + len(self._waiting)
-            self._is_at_work = bool(self._waiting)
-            following = self._waiting[:1]
-        for each in following:
-            each.signal.release()
+            self._leader = self._waiting[0] if self._waiting else None
+            if self._leader is not None:
+                self._leader.signal.release()
 
 
 class _Wanted(Generic[T, R]):
     """What a thread wants, and the answer. The signal says that it is there, or that it is this thread's turn."""
 
-    __slots__ = ("answer", "error", "is_done", "signal", "thing")
+    __slots__ = ("answer", "error", "is_done", "signal", "thing", "traceback")
 
     def __init__(self, thing: T) -> None:
         self.thing = thing
         self.answer: R | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
+        self.traceback: TracebackType | None = None
         self.is_done = False
         self.signal = threading.Lock()
         self.signal.acquire()
+
+
+def _fail(wanted: Iterable[_Wanted[T, R]], error: Exception) -> None:
+    for each in wanted:
+        each.error, each.traceback = error, error.__traceback__

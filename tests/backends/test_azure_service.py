@@ -24,7 +24,7 @@ from pypicloud.settings import EnvironSettings
 from pypicloud.storage.azure_blob import AzureBlobStorage, wire
 from pypicloud.storage.azure_blob.refusals import BUSY, AzureUnavailable
 from pypicloud.storage.in_pieces import PIECE
-from pypicloud.testing.downloads import make_package
+from pypicloud.testing.storage_fixtures import make_package
 from support.azure import Machine
 from support.services.azurite import Azurite
 from support.services.web import Question, Reply, Web

@@ -20,8 +20,9 @@ from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage import get_storage_impl
 from pypicloud.storage.azure_blob import AzureBlobStorage, wire
-from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.azure import Machine
 from support.services.azurite import Azurite
 

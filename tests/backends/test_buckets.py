@@ -16,8 +16,9 @@ from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, Se
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.buckets import StoredObject
-from pypicloud.testing.downloads import CONTENT, Answer, make_package
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import Answer
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.memory_bucket import Killed, MemoryBucket, Service
 
 SETTINGS = {"pypi.storage": "support.memory_bucket.MemoryBucket"}

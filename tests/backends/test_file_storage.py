@@ -20,8 +20,9 @@ from pypicloud.errors import BackendUnavailable, FileExists, InvalidUpload, NotS
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.files import FileStorage
-from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.directories import configured, put, tree
 
 WHEEL = "foo-1.0-py3-none-any.whl"

@@ -21,7 +21,8 @@ import pytest
 from pypicloud.errors import BackendUnavailable, FileExists, StorageFull
 from pypicloud.storage import disk
 from pypicloud.storage.files import FileStorage
-from pypicloud.testing.downloads import CONTENT, get, make_package
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.directories import configured, put, tree
 
 WHEEL = "foo-1.0-py3-none-any.whl"

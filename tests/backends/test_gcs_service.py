@@ -31,7 +31,7 @@ from pypicloud.storage.buckets import Condition
 from pypicloud.storage.gcs import GoogleCloudStorage, bucket
 from pypicloud.storage.gcs.bucket import Bucket
 from pypicloud.storage.gcs.failures import Address
-from pypicloud.testing.downloads import make_package
+from pypicloud.testing.storage_fixtures import make_package
 from support.gcs import Settings, everything, storage_of
 from support.live import LOOPBACK
 from support.services.gcs import GCS, plain
@@ -426,6 +426,23 @@ def test_busy(remote: GoogleCloudStorage, proxy: Proxy) -> None:
         remote.stored(package)
     assert raised.value.retry_after == 5
     assert remote.check_health() == (False, "the storage is too busy to answer; please try again")
+
+
+def test_a_silent_download(
+    remote: GoogleCloudStorage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service that falls silent in the middle of a file is not asked again, and that is said in the log, once."""
+    package = make_package(content=BIG)
+    remote.publish(package, io.BytesIO(BIG))
+    with remote.open(package) as stream:
+        stream.read(1)
+        monkeypatch.setattr(remote.store, "get", lambda *_: pytest.fail("it is asked again"))
+        proxy.hang()
+        with pytest.raises(BackendUnavailable, match="does not answer"):
+            stream.read()
+        proxy.resume()
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert message.startswith("storage.gcp_api_endpoint: Google Cloud Storage does not answer")
 
 
 def test_slow_network(settings: Settings) -> None:

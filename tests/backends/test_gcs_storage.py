@@ -20,8 +20,9 @@ from google.auth.transport.requests import AuthorizedSession
 
 from pypicloud.models import Package
 from pypicloud.storage.gcs import GoogleCloudStorage, bucket
-from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.gcs import Settings, everything, looking, metadata, put, storage_of
 from support.services.gcs import GCS
 

@@ -26,7 +26,8 @@ from pypicloud.storage.azure_blob import AzureBlobStorage, wire
 from pypicloud.storage.base import IStorage
 from pypicloud.storage.buckets import BucketStorage
 from pypicloud.storage.gcs import bucket
-from pypicloud.testing.downloads import CONTENT, get, make_package
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.dynamo import one_loader
 from support.services.proxy import Proxy
 from support.storages import KINDS, StorageWorld, shared_world

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import socket
@@ -22,7 +23,8 @@ from botocore.exceptions import ConnectionClosedError
 from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.storage import S3Storage, download
 from pypicloud.storage.s3.errors import S3Unavailable
-from pypicloud.testing.downloads import CONTENT, get, make_package
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.dynamo import one_loader
 from support.live import LOOPBACK
 from support.s3 import everything, intercepted, put, refused, s3
@@ -336,8 +338,8 @@ def test_a_store_without_tags(storage: S3Storage, proxy: Proxy, etag: str | None
             stream.read()
 
 
-def test_a_silent_download(storage: S3Storage, proxy: Proxy) -> None:
-    """A store that falls silent in the middle of a file is not asked again."""
+def test_a_silent_download(storage: S3Storage, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that falls silent in the middle of a file is not asked again, and that is said in the log, once."""
     publish(storage, LARGE)
     with storage.open(make_package()) as stream:
         stream.read(1)
@@ -347,6 +349,8 @@ def test_a_silent_download(storage: S3Storage, proxy: Proxy) -> None:
             stream.read()
         assert time.monotonic() - start < 5
         proxy.resume()
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert message.startswith("storage.endpoint_url: S3 does not answer")
 
 
 def test_cut_listing(storage: S3Storage, settings: dict[str, str], proxy: Proxy, quick_retries: None) -> None:

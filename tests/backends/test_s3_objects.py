@@ -18,7 +18,7 @@ from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.models import Package
 from pypicloud.storage import S3Storage
 from pypicloud.storage.s3.writing import Sizes
-from pypicloud.testing.downloads import CONTENT, make_package
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.dynamo import one_loader
 from support.s3 import everything, head, intercepted, looking, put, refused, s3
 from support.services.aws import MiniStack, Moto

@@ -22,7 +22,7 @@ from pypicloud.storage import S3Storage
 from pypicloud.storage.s3.connection import connected
 from pypicloud.storage.s3.errors import S3Unavailable
 from pypicloud.storage.s3.lean import Lean, plan
-from pypicloud.testing.downloads import CONTENT, make_package
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.certificates import make_certificate
 from support.dynamo import one_loader
 from support.s3 import everything, looking, put, s3
@@ -123,6 +123,37 @@ def test_a_web_page(radosgw: RadosGW, status: int, operation: str) -> None:
     assert error.setting == "storage.endpoint_url"
     assert console.url in str(error)
     assert f"a web page answers {operation} ({status})" in str(error)
+
+
+class Choosy(Web):
+    """A store that has no bucket, and makes none because of something that it does not like."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self._code = code
+
+    def answer(self, question: Question) -> Reply:
+        if question.method == "HEAD":
+            return Reply(404)
+        body = f"<Error><Code>{self._code}</Code></Error>".encode()
+        return Reply(400, body, {"Content-Type": "application/xml"})
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "value"),
+    [
+        ("AccessControlListNotSupported", "object_acl", "public-read"),
+        ("InvalidStorageClass", "storage_class", "COLD"),
+        ("InvalidLocationConstraint", "region_name", "eu-west-1"),
+        ("InvalidAccessKeyId", "aws_access_key_id", None),
+    ],
+)
+def test_what_a_store_does_not_like(radosgw: RadosGW, code: str, name: str, value: str | None) -> None:
+    """Whatever setting a store refuses at the start is named, with its value and where that stands."""
+    with Choosy(code) as store:
+        error = wrong(radosgw.settings(), endpoint_url=store.url, **({} if value is None else {name: value}))
+    expected = value or radosgw.settings()[f"storage.{name}"]
+    assert str(error).startswith(f"storage.{name} = {expected!r} (settings): ")
 
 
 def test_a_page_of_a_proxy(radosgw: RadosGW) -> None:

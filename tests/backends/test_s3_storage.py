@@ -10,8 +10,9 @@ import pytest
 
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage import get_storage_impl
-from pypicloud.testing.downloads import DownloadContract, MakeStorage
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import DownloadContract
+from pypicloud.testing.storage_fixtures import MakeStorage
 from support.dynamo import one_loader
 from support.s3 import everything
 from support.services.aws import MiniStack, Moto

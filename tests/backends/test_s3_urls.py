@@ -22,8 +22,9 @@ from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage import CloudFrontS3Storage, S3Storage, get_storage_impl
 from pypicloud.storage.s3.connection import connected
-from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.dynamo import one_loader
 from support.edge import Edge
 from support.s3 import everything, s3

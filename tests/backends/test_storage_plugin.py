@@ -14,8 +14,9 @@ from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage import FileStorage, IStorage, get_storage_impl
-from pypicloud.testing.downloads import CONTENT, get, make_package
 from pypicloud.testing.storage import StorageContract
+from pypicloud.testing.storage_downloads import get
+from pypicloud.testing.storage_fixtures import CONTENT, make_package
 
 Shelf = dict[str, tuple[Package, bytes]]
 

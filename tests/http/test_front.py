@@ -15,6 +15,7 @@ from paste.deploy.config import PrefixMiddleware
 from pyramid.response import Response
 
 from pypicloud import form as form_module
+from pypicloud.cache.base import ICache
 from pypicloud.errors import BackendUnavailable, SettingError
 from pypicloud.front import Answer, Front, _environ
 from pypicloud.models import Package
@@ -195,6 +196,31 @@ def test_a_distant_cache_is_asked_for_the_revision_alone(distant: Index, target:
     third = ask(front, target, Accept=JSON)
     assert third.headers["etag"] != second.headers["etag"]
     assert ask(front, target, user="bob", Accept=JSON).sent == third.sent
+
+
+class PluginCache(MemoryCache):
+    """A cache that can be asked for one revision at a time."""
+
+    is_local = False
+    asked: ClassVar[list[object]] = []
+    revisions = ICache.revisions
+
+    def revision(self, name: str | None) -> str:
+        self.asked.append(self.request)
+        return super().revision(name)
+
+
+def test_a_cache_without_bulk_is_asked_by_each_request(tmp_path: Path) -> None:
+    """Where one question cannot be for many requests, each asks an instance of its own, and pages are remembered."""
+    index = Index(tmp_path, pypi__db=f"{__name__}.PluginCache", db__url=None)
+    index.upload_wheel("acme", "1.0")
+    front = Front(index.wsgi, 2)
+    PluginCache.asked.clear()
+    first, second = (ask(front, "/simple/acme/", Accept=JSON) for _ in range(2))
+    assert first.sent == second.sent
+    one, other = PluginCache.asked
+    assert None not in {one, other}
+    assert one is not other
 
 
 @pytest.mark.parametrize("groups", ["overwriters", None])

@@ -15,7 +15,8 @@ from pypicloud.dateutil import utcnow
 from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists, missing
+from pypicloud.storage.base import not_stored
+from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists
 from pypicloud.storage.object_facts import Notation
 
 
@@ -86,7 +87,7 @@ class MemoryBucket(BucketStorage):
     def _read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
         self.service.answer()
         if key not in self.service.objects:
-            raise missing(Package("x", "0", key.rpartition("/")[2]))
+            raise not_stored(Package("x", "0", key.rpartition("/")[2]))
         content = self.service.objects[key][1]
         with Part(content[start:stop], len(content)) as stream:
             yield stream

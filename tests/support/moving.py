@@ -14,9 +14,9 @@ from pypicloud.models import Package
 from pypicloud.moving import Moving, Plan
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.base import COMPANION_FACTS, IStorage
-from pypicloud.testing.downloads import MakeStorage
 from pypicloud.testing.memory_cache import MemoryCache
 from pypicloud.testing.memory_storage import MemoryStorage
+from pypicloud.testing.storage_fixtures import MakeStorage
 from support.builds import build_sdist, build_wheel, metadata, sdist_name, wheel_name
 
 #: When the first file was stored.

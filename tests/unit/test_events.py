@@ -325,8 +325,10 @@ def test_all_keys_of_a_file_fail_together(cache: MemoryCache, bucket: WatchedBuc
 
 
 def test_a_bucket_that_fails_for_each_file(cache: MemoryCache, bucket: WatchedBucket, others: list[str]) -> None:
-    """If the bucket fails for every one of several files it is not about the files."""
+    """If the bucket fails for all of several files, and is not well, it is not about the files."""
     bucket.hook = failing(*others)
+    assert set(follow_each(cache, others)[1]) == set(others)
+    bucket.service.is_down = True
     with pytest.raises(BackendUnavailable):
         follow_each(cache, others)
     assert set(follow_each(cache, others[:1])[1]) == set(others[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 
 from pypicloud.errors import BackendUnavailable, PypicloudError
 from pypicloud.scripts.s3_sync import Follower, Queue
@@ -57,10 +59,13 @@ class Script:
         self.did.append(("give back", len(messages), pause))
 
 
+_NUMBERS = itertools.count(1)
+
+
 def message(body: str = event(KEY), tries: int = 1) -> dict[str, Any]:
     """A message as SQS gives it, for the first time or once more."""
     attributes = {"ApproximateReceiveCount": str(tries)}
-    return {"MessageId": "1", "ReceiptHandle": "r", "Body": body, "Attributes": attributes}
+    return {"MessageId": f"m{next(_NUMBERS)}", "ReceiptHandle": "r", "Body": body, "Attributes": attributes}
 
 
 def stop() -> list[Any]:
@@ -155,7 +160,7 @@ def test_a_file_that_fails(
     ]
     assert slept == []
     assert [package.filename for package in cache.everything()] == ["acme-2.0.tar.gz"]
-    assert "Message 1 comes again: no way to acme" in caplog.text
+    assert f"Message {some[0]['MessageId']} comes again: no way to acme" in caplog.text
 
 
 def test_a_file_that_fails_until_the_queue_is_empty(cache: MemoryCache, bucket: WatchedBucket) -> None:
@@ -166,13 +171,30 @@ def test_a_file_that_fails_until_the_queue_is_empty(cache: MemoryCache, bucket: 
             raise BackendUnavailable("no way to acme")
 
     bucket.hook = fail
-    script = Script([message()] * 10, [message(), message(OTHER)], [])
+    script = Script([message() for _ in range(10)], [message(), message(OTHER)], [])
     assert follower(script, cache).empty() is False
     assert script.did == [("delete", 0), ("delete", 1), ("give back", 10, 0), ("give back", 1, 0)]
     away = Script([message()], BackendUnavailable("the queue does not answer"))
     with pytest.raises(BackendUnavailable, match="the queue"):
         follower(away, cache).empty()
     assert away.did == [("delete", 0), ("give back", 1, 0)]
+
+
+def test_a_file_that_fails_once(cache: MemoryCache, bucket: WatchedBucket) -> None:
+    """In a run that lasts, a message that failed may come again by itself; if it is followed then, nothing is left."""
+    again = message()
+
+    def recover() -> Messages:
+        bucket.hook = lambda _: None
+        return [again]
+
+    def fail(_: str) -> None:
+        raise BackendUnavailable("no way")
+
+    bucket.hook = fail
+    script = Script([again], recover, [])
+    assert follower(script, cache).empty() is True
+    assert script.did == [("delete", 0), ("delete", 1)]
 
 
 def test_told_to_end_at_work(cache: MemoryCache, bucket: WatchedBucket) -> None:
@@ -183,11 +205,12 @@ def test_told_to_end_at_work(cache: MemoryCache, bucket: WatchedBucket) -> None:
         stop()
 
     bucket.hook = hook
-    script = Script([message()], [message()])
+    later = [message()]
+    script = Script([message()], later)
     follower(script, cache).follow()
     assert cache.distinct() == ["acme"]
     assert script.did == [("delete", 1)]
-    assert list(script.answers) == [[message()]]
+    assert list(script.answers) == [later]
 
 
 def test_what_somebody_has_to_put_right(cache: MemoryCache) -> None:
@@ -225,3 +248,23 @@ def test_credentials() -> None:
     keys = {"storage.aws_access_key_id": "key", "storage.aws_secret_access_key": "secret"}
     queue = Queue("https://sqs.eu-west-1.amazonaws.com/1/q", EnvironSettings(keys, env={}))
     assert queue._client._request_signer._credentials.access_key == "key"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NoCredentialsError(), PypicloudError),
+        (CredentialRetrievalError(provider="a role", error_msg="away"), BackendUnavailable),
+    ],
+)
+def test_missing_credentials(monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[PypicloudError]) -> None:
+    """Without credentials it is said where they can stand; it ends there, unless only who gives them out is away."""
+    queue = Queue("https://sqs.eu-west-1.amazonaws.com/1/q", EnvironSettings({}, env={}))
+
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(queue._client, "receive_message", fail)
+    with pytest.raises(PypicloudError, match=r"storage\.aws_access_key_id") as caught:
+        queue.receive(0)
+    assert isinstance(caught.value, BackendUnavailable) == (kind is BackendUnavailable)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pypicloud.cache.together import Saver
+from pypicloud.cache.saver import Saver
 from pypicloud.crew import Crew, Patience
 from pypicloud.errors import BackendUnavailable, InvalidUpload
 from pypicloud.models import Package
@@ -64,22 +66,65 @@ def test_what_comes_meanwhile_is_done_in_one_go() -> None:
     assert [sorted(go) for go in work.goes] == [["a"], ["a", "b", "c", "d"]]
 
 
-@pytest.mark.parametrize("error", [BackendUnavailable("away"), KeyboardInterrupt()])
-def test_an_error_is_for_all_in_the_go(error: BaseException) -> None:
-    """What the work raises is raised in each thread that it was for, whatever it is; the next go is none the worse."""
+def test_an_error_is_for_all_in_the_go() -> None:
+    """What the work raises is raised in each thread that it was for, each with the same traceback; then it goes on."""
     work = Work()
     together = Together(work)
     with ThreadPoolExecutor(8) as pool:
-        work.error = error
+        work.error = BackendUnavailable("away")
         first = pool.submit(together, "a")
         assert work.begun.acquire(timeout=30)
         later = [pool.submit(together, each) for each in "bcd"]
         wait_until(lambda: len(together._waiting) == 3)
         work.going.release(2)
-        assert [each.exception(30) for each in (first, *later)] == [error] * 4
+        found = [each.exception(30) for each in (first, *later)]
+        assert found == [work.error] * 4
+        assert len(traceback.format_exception(work.error)) < 12
         work.error = None
         work.going.release()
         assert pool.submit(together, "e").result(30) == "3e"
+
+
+def test_a_thread_that_is_ended_at_work() -> None:
+    """If whoever does the work is ended, only that thread ends; the others are told to try again, and it goes on."""
+    work = Work()
+    together = Together(work)
+    with ThreadPoolExecutor(8) as pool:
+        work.error = SystemExit(3)
+        first = pool.submit(together, "a")
+        assert work.begun.acquire(timeout=30)
+        later = [pool.submit(together, each) for each in "bc"]
+        wait_until(lambda: len(together._waiting) == 2)
+        work.going.release(2)
+        assert first.exception(30) is work.error
+        found = [each.exception(30) for each in later]
+        assert sorted(map(type, found), key=str) == sorted([SystemExit, BackendUnavailable], key=str)
+        work.error = None
+        work.going.release()
+        assert pool.submit(together, "e").result(30) == "3e"
+
+
+def test_a_thread_that_is_ended_while_it_waits() -> None:
+    """A thread that is interrupted while it waits gets no turn, and holds nobody up."""
+    work = Work()
+    together = Together(work)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(together, "a")
+        assert work.begun.acquire(timeout=30)
+
+        waiting = threading.get_ident()
+
+        def interrupt() -> None:
+            wait_until(lambda: len(together._waiting) == 1)
+            signal.pthread_kill(waiting, signal.SIGINT)
+
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            together("b")
+        work.going.release(2)
+        assert first.result(30) == "1a"
+        assert pool.submit(together, "c").result(30) == "2c"
+    assert work.goes == [["a"], ["c"]]
 
 
 def test_many_threads() -> None:

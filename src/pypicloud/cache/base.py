@@ -58,7 +58,7 @@ class ICache:
     A subclass must give ``fetch``, ``all``, ``distinct``, ``clear``, ``clear_all`` and ``save``. The rest
     works on top of these, and is overridden for speed or to gain an optional power: ``revision`` and
     ``revisions``, ``exchange``, ``fetch_many``, ``save_all``, ``clear_many``, ``everything``, ``is_empty``,
-    ``shared_lock``, ``note`` and ``write_note``.
+    ``check_facts``, ``repair``, ``shared_lock``, ``note`` and ``write_note``.
     An instance serves one request; what is expensive is made once, in ``configure``.
     """
 
@@ -98,6 +98,11 @@ class ICache:
     @classmethod
     def postfork(cls, **kwargs: Any) -> None:
         """Called in each worker after a fork, with what ``configure`` returned."""
+
+    @property
+    def shares_questions(self) -> bool:
+        """Whether the requests of one moment get their revisions by one question, instead of one each."""
+        return not self.is_local and type(self).revisions is not ICache.revisions
 
     # What every cache must give.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pypicloud.aws import missing_credentials
 from pypicloud.errors import PypicloudError
 
 #: Refusals that name no right.
@@ -57,7 +58,7 @@ class Amazon:
         except ClientError as error:
             raise _translated(error, service, operation) from error
         except BotoCoreError as error:
-            raise PypicloudError(f"AWS cannot be asked: {error}") from error
+            raise PypicloudError(f"AWS cannot be asked: {missing_credentials(error, 'storage') or error}") from error
         return answer
 
     def wait(self, service: str, state: str, **parameters: Any) -> None:

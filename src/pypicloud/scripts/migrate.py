@@ -11,7 +11,8 @@ from pypicloud import plugins
 from pypicloud.models import Package
 from pypicloud.scripts import config_file, progress, work
 from pypicloud.scripts.failures import INTERRUPTED, explained, told
-from pypicloud.storage.base import CREATE_MISSING, IStorage, PlaceMissing
+from pypicloud.storage.base import IStorage
+from pypicloud.storage.start import CREATE_MISSING, PlaceMissing
 
 if TYPE_CHECKING:
     from pypicloud.moving import Plan

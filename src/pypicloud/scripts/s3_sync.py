@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from pypicloud.aws import missing_credentials
 from pypicloud.cache import get_cache_impl
 from pypicloud.cache.base import ICache
+from pypicloud.cache.batches import batches
 from pypicloud.errors import BackendUnavailable, BadRequest, PypicloudError
 from pypicloud.events import Followed, follow_each, keys
 from pypicloud.scripts import config_file
@@ -156,10 +158,12 @@ class Queue:
                 reason = _HOPELESS[code].format(action=_action(operation), region=self._region)
                 raise PypicloudError(f"the queue {self.url} cannot be used: {reason}") from error
             raise BackendUnavailable(f"the queue does not do {_action(operation)}: {code}") from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise PypicloudError(f"the queue {self.url} cannot be used: {error}") from error
         except BotoCoreError as error:
-            raise BackendUnavailable(f"the queue does not answer ({type(error).__name__})") from error
+            missing = missing_credentials(error, "storage")
+            if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+                raise PypicloudError(f"the queue {self.url} cannot be used: {missing}") from error
+            # Whoever gives out credentials may just be away, too.
+            raise BackendUnavailable(missing or f"the queue does not answer ({type(error).__name__})") from error
         return answer
 
 
@@ -196,16 +200,19 @@ class Follower:
         Raises :class:`BackendUnavailable` when the queue, the cache or the bucket fails.
         """
         is_empty = True
-        failed: list[Message] = []
+        failed: dict[str, Message] = {}
         try:
             while messages := self.queue.receive(SHORT_WAIT):
                 understood = _understood(messages)
-                failed += self._take(understood)
+                for message, _ in understood:
+                    # One that failed may come again in a run that lasts.
+                    failed.pop(message["MessageId"], None)
+                failed |= {message["MessageId"]: message for message in self._take(understood)}
                 is_empty &= len(understood) == len(messages)
         finally:
             # Before the end they would be taken again and again.
-            for start in range(0, len(failed), BATCH):
-                self.queue.give_back(failed[start : start + BATCH], 0)
+            for some in batches(failed.values(), BATCH):
+                self.queue.give_back(some, 0)
         return is_empty and not failed
 
     def _take(self, understood: Sequence[tuple[Message, list[str]]]) -> list[Message]:

@@ -11,37 +11,26 @@ import contextlib
 import errno
 import io
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from datetime import datetime
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, cast
 
-from pypicloud.dateutil import utcfromtimestamp
-from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound, SettingError
+from pypicloud.errors import BackendUnavailable, InvalidUpload, NotSupported, PackageNotFound
 from pypicloud.models import Package
-from pypicloud.settings import BOOLEAN, EnvironSettings, Finding, Setting
-from pypicloud.storage.body import BLOCK, FileBody, Slice, can_seek, requested_range, skip
+from pypicloud.settings import EnvironSettings, Finding, Setting
+from pypicloud.storage.body import Slice, skip
+from pypicloud.storage.response import local_response, redirect, streamed_response
+from pypicloud.storage.start import CREATE_MISSING
 
 if TYPE_CHECKING:
     from pyramid.response import Response
 
 LOG = logging.getLogger(__name__)
 
-CREATE_MISSING: Final = Setting(
-    "storage.create_missing",
-    BOOLEAN,
-    True,
-    "Whether a directory, bucket or container that does not exist is made at the start; if not, the start fails.",
-)
-
 #: The companions there are, core metadata (PEP 658) and provenance (PEP 740), and the facts that have their sha256.
 COMPANION_FACTS: Final = {"metadata": "core_metadata", "provenance": "provenance"}
 COMPANION_KINDS: Final = tuple(COMPANION_FACTS)
-
-#: A published file never changes under its name (standards.md 1.5).
-IMMUTABLE: Final = "max-age=365000000, immutable"
 
 #: How operating systems say that there is no such file.
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
@@ -104,7 +93,7 @@ class IStorage:
         Raises :class:`PackageNotFound` if the file is gone (compat.md 2.1).
         """
         location = self.redirect_url(package)
-        return self.stream_response(package) if location is None else _redirect(location)
+        return self.stream_response(package) if location is None else redirect(location)
 
     def stream_response(self, package: Package) -> Response:
         """The HTTP response that sends the bytes through this server, wherever they are kept.
@@ -112,48 +101,10 @@ class IStorage:
         Raises :class:`PackageNotFound` if the file is gone.
         """
         path = self.local_path(package)
-        return self._streamed_response(package) if path is None else self._local_response(package, path)
-
-    def _local_response(self, package: Package, path: str) -> Response:
         with missing_is_not_found(package):
-            file = open(path, "rb")  # noqa: SIM115 - the response closes it
-        stat = os.fstat(file.fileno())
-        response = _file_response(package, stat.st_size, utcfromtimestamp(stat.st_mtime))
-        body = FileBody(file, file.close, path=path, stop=stat.st_size)
-        wanted = answer_range(self.request, response, stat.st_size)
-        if wanted is not None:
-            return _filled(response, body.app_iter_range(*wanted), wanted[1] - wanted[0])
-        environ = {} if self.request is None else self.request.environ
-        wrapper = environ.get("wsgi.file_wrapper")
-        return _filled(response, body if wrapper is None else wrapper(file, BLOCK), stat.st_size)
-
-    def _streamed_response(self, package: Package) -> Response:
-        with ExitStack() as stack, missing_is_not_found(package):
-            size: int | None = package.data.get("size")
-            stream: BinaryIO | None = None
-            if size is None:
-                stream = stack.enter_context(self.open(package))
-                size = _size_of(stream)
-            response = _file_response(package, size, package.last_modified)
-            wanted = answer_range(self.request, response, size)
-            start, stop = wanted or (0, size)
-            if start == stop:
-                stream = io.BytesIO()
-            elif stream is not None:
-                skip(stream, start)
-            elif wanted is not None:
-                stream = stack.enter_context(self.open_range(package, *wanted))
-            else:
-                stream = stack.enter_context(self.open(package))
-            body = FileBody(stream, stack.pop_all().close, start=start, stop=stop)
-            stored = body.total if wanted is not None else body.total or _size_of(stream)
-            if start != stop and stored not in {None, size}:
-                # Another server has replaced the file, and these are the facts of the one before.
-                body.close()
-                return self._streamed_response(_of_size(package, stored))
-            if self.request is None or self.request.method != "HEAD":
-                body.begin()
-        return _filled(response, body, None if stop is None else stop - start)
+            if path is not None:
+                return local_response(self.request, package, path)
+            return streamed_response(self.request, package, self.open, self.open_range)
 
     def list(self, factory: Callable[..., Package] = Package) -> Iterable[Package]:
         """Every stored package, made by ``factory(name, version, filename, last_modified, **facts)``.
@@ -262,25 +213,6 @@ def _part(opened: AbstractContextManager[BinaryIO], start: int, stop: int) -> It
         yield cast("BinaryIO", io.BufferedReader(Slice(stream, stop - start)))
 
 
-class PlaceMissing(SettingError):
-    """A directory, bucket or container does not exist, and is not to be made."""
-
-
-def demand_making(settings: EnvironSettings, setting: Setting[str]) -> None:
-    """Raise :class:`PlaceMissing` for a place that is missing, and that the settings do not let us make."""
-    if not CREATE_MISSING.read(settings):
-        reason = "does not exist; look for a slip, or make it"
-        raise PlaceMissing(setting.key, reason, value=setting.read(settings), source=settings.source(setting.key))
-
-
-def refused(settings: EnvironSettings, declared: Iterable[Setting[Any]], key: str, reason: str) -> SettingError:
-    """The error for a setting that a service does not accept, with its value, unless that is a secret."""
-    setting = next(each for each in declared if each.key == key)
-    spelling = setting.spelling(settings)
-    value = None if setting.secret or not setting.is_set(settings) else str(setting.read(settings)) or None
-    return SettingError(spelling, reason, value=value, source=settings.source(spelling))
-
-
 def is_segment(text: str) -> bool:
     """Whether a text can be one part of a path and nothing else.
 
@@ -297,30 +229,6 @@ def check_segments(package: Package) -> None:
             raise InvalidUpload(f"{text!r} cannot be part of a path; use letters, digits, '.', '-', '_', '+' and '!'")
 
 
-def answer_range(request: Any, response: Response, size: int | None) -> tuple[int, int] | None:
-    """The range that is to be sent, after saying so in the response; None for the whole file.
-
-    The ``Range`` header is taken out of the request, as WebOb would look at it again: it fails on
-    ``bytes=-`` and refuses ``bytes=-n`` for files shorter than n, which some clients ask for. Ranges
-    are for GET alone (RFC 9110, 14.2).
-    """
-    header = None if request is None else request.environ.pop("HTTP_RANGE", None)
-    if header is None or size is None or request.method != "GET":
-        return None
-    wanted = requested_range(header, size)
-    if wanted is None or not _is_same(request, response):
-        return None
-    start, stop = wanted
-    if start < stop:
-        response.status = 206
-        response.content_range = (start, stop, size)
-    else:
-        response.status = 416
-        response.headers["Content-Range"] = f"bytes */{size}"
-        response.headers["Cache-Control"] = "no-store"
-    return wanted
-
-
 def demand_same(package: Package, stored: Mapping[str, Any]) -> None:
     """Raise :class:`BackendUnavailable` if the facts that are stored are of other bytes than those of the package."""
     if any(package.data.get(fact, stored[fact]) != stored[fact] for fact in _OF_BYTES & stored.keys()):
@@ -332,6 +240,11 @@ def replaced_meanwhile(package: Package) -> BackendUnavailable:
     return BackendUnavailable(f"{package.filename!r} was replaced at the same moment; please try again", retry_after=1)
 
 
+def not_stored(package: Package) -> PackageNotFound:
+    """The error for a file that is not there."""
+    return PackageNotFound(f"the file {package.filename!r} is not in the storage")
+
+
 @contextlib.contextmanager
 def missing_is_not_found(package: Package) -> Iterator[None]:
     """Translate what opening a file raises in Python's own words, as backends made for 1.3.12 do."""
@@ -339,59 +252,5 @@ def missing_is_not_found(package: Package) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _MISSING:
-            raise PackageNotFound(f"the file {package.filename!r} is not in the storage") from None
+            raise not_stored(package) from None
         raise BackendUnavailable(f"the file {package.filename!r} cannot be read at the moment") from error
-
-
-def _redirect(location: str) -> Response:
-    from pyramid.response import Response  # The framework stays out of backends that do not answer.
-
-    return Response(status=302, location=location, headerlist=[("Cache-Control", "no-store")])
-
-
-def _file_response(package: Package, size: int | None, last_modified: datetime) -> Response:
-    from pyramid.response import Response
-
-    response = Response(
-        content_type="application/octet-stream",
-        last_modified=last_modified,
-        conditional_response=True,
-    )
-    response.headers["Cache-Control"] = IMMUTABLE
-    if size is not None:
-        response.accept_ranges = "bytes"
-    digest = package.data.get("hash_sha256")
-    if digest:
-        response.etag = digest
-    return response
-
-
-def _filled(response: Response, body: Iterable[bytes], length: int | None) -> Response:
-    """The response with its body; WebOb forgets the length whenever it is given a body."""
-    response.app_iter = body
-    response.content_length = length
-    return response
-
-
-def _is_same(request: Any, response: Response) -> bool:
-    """Whether what the client has a part of is what is stored now (``If-Range``)."""
-    try:
-        return bool(response in request.if_range)
-    except TypeError:
-        # A date that is none.
-        return False
-
-
-def _of_size(package: Package, size: int) -> Package:
-    """A package of whose file nothing is known but how long it is."""
-    return Package(package.name, package.version, package.filename, size=size, path=package.data.get("path"))
-
-
-def _size_of(stream: BinaryIO) -> int | None:
-    """How many bytes are left in a stream that can seek; None if it cannot."""
-    if not can_seek(stream):
-        return None
-    here = stream.tell()
-    size = stream.seek(0, io.SEEK_END) - here
-    stream.seek(here)
-    return size

@@ -34,6 +34,7 @@ from pypicloud.storage.base import (
     check_segments,
     demand_same,
     is_segment,
+    not_stored,
     replaced_meanwhile,
 )
 from pypicloud.storage.incoming import rewindable
@@ -176,7 +177,7 @@ class BucketStorage(ObjectStoreStorage):
         if start == stop:
             # A range that is empty has no spelling in HTTP.
             if self._head(key) is None:
-                raise missing(package)
+                raise not_stored(package)
             yield io.BytesIO()
             return
         with self._read(key, start, stop) as stream:
@@ -188,7 +189,7 @@ class BucketStorage(ObjectStoreStorage):
             return super().stream_response(package)
         found = self.stored(package)
         if found is None:
-            raise missing(package)
+            raise not_stored(package)
         # A package keeps no facts that are zero.
         found.data.setdefault("size", 0)
         return super().stream_response(found)
@@ -216,7 +217,7 @@ class BucketStorage(ObjectStoreStorage):
         try:
             return self.get_path(package)
         except InvalidUpload as error:
-            raise missing(package) from error
+            raise not_stored(package) from error
 
     # Writing
 
@@ -327,7 +328,7 @@ class BucketStorage(ObjectStoreStorage):
         found = self._head(self._stored_key(package))
         stored = None if found is None else self._package(found, Package)
         if found is None or stored is None:
-            raise missing(package)
+            raise not_stored(package)
         demand_same(package, stored.data)
         return found, stored
 
@@ -378,11 +379,6 @@ def package_of(found: StoredObject, factory: Callable[..., Package]) -> Package:
     if not is_segment(filename):
         raise PackageParseError("its name has characters that cannot be served")
     return object_facts.package(factory, found.metadata, found.key, found.last_modified, found.size)
-
-
-def missing(package: Package) -> PackageNotFound:
-    """The error for a file that is not there."""
-    return PackageNotFound(f"the file {package.filename!r} is not in the storage")
 
 
 def exists(key: str) -> FileExists:

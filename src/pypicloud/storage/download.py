@@ -19,6 +19,9 @@ BREAKS: Final = 3
 #: How many seconds pass before the rest is asked for; without anything new twice as many each time.
 PAUSE: Final = 0.2
 
+#: What Python itself says of files.
+_CLOSED: Final = "I/O operation on closed file"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -67,6 +70,7 @@ class Download(io.RawIOBase):
         self._next = start
         self._stop = stop
         self._breaks = 0
+        self._answer: Answer | None = None
         self._answer = self._asked(None)
         self.total = None if self._answer is None else self._answer.total
 
@@ -91,8 +95,10 @@ class Download(io.RawIOBase):
         if size is None or size < 0:
             return self.readall()
         while self._answer is not None:
+            if self.closed:
+                raise ValueError(_CLOSED)
             try:
-                block = self._block(self._answer.body, size)
+                block = self._block(self._answer.body, self._at_most(size))
             except BrokenOff as broken:
                 self._go_on(self._answer.state, broken)
             else:
@@ -112,8 +118,18 @@ class Download(io.RawIOBase):
         buffer[: len(block)] = block
         return len(block)
 
+    def _at_most(self, size: int) -> int:
+        """How many bytes may be read next; a store may ignore that only a part was asked for (RFC 9110, 14.2)."""
+        is_whole = self._answer is not None and not self._answer.range
+        return size if self._stop is None or not is_whole else min(size, self._stop - self._next)
+
     def _go_on(self, state: str | None, broken: BrokenOff) -> None:
         """Ask for what has not been read yet, unless that is of no use, or nobody could tell whose bytes would come."""
+        if self._next in {self._stop, self.total}:
+            # Only the end of the answer is missing, and none of the bytes.
+            _close(self._answer)
+            self._answer = None
+            return
         if state is None or self._breaks == BREAKS:
             LOG.error("A download breaks off for good: %s", getattr(broken.failure, "reason", broken.failure.message))
             raise broken.failure from broken.__cause__
@@ -124,6 +140,9 @@ class Download(io.RawIOBase):
         except BrokenOff as again:
             self._go_on(state, again)
             return
+        if self.closed:
+            _close(answer)
+            raise ValueError(_CLOSED)
         # Until there is another it stays: whoever reads on after an error is not told that this is the end.
         old, self._answer = self._answer, answer
         _close(old)
@@ -137,13 +156,13 @@ class Download(io.RawIOBase):
         except PackageNotFound as error:
             if state is None:
                 raise
-            raise replaced() from error
-        if answer is not None and (bool(answer.range) != bool(part) or answer.start != self._next):
+            raise replaced_while_read() from error
+        if answer is not None and answer.start != self._next:
             _close(answer)
             raise BackendUnavailable("the storage sends other bytes than it was asked for; please try again")
         if answer is not None and state is not None and answer.state != state:
             _close(answer)
-            raise replaced()
+            raise replaced_while_read()
         return answer
 
     def close(self) -> None:
@@ -158,6 +177,6 @@ def _close(answer: Answer | None) -> None:
         answer.body.close()
 
 
-def replaced() -> BackendUnavailable:
+def replaced_while_read() -> BackendUnavailable:
     """The error for a file that is not the one any more of which something has been read."""
     return BackendUnavailable("the file was replaced while it was read, or deleted; please try again", 1)

@@ -20,13 +20,14 @@ from pypicloud.storage.base import (
     NO_COMPANIONS,
     IStorage,
     check_segments,
-    demand_making,
     demand_same,
     is_segment,
     missing_is_not_found,
+    not_stored,
     replaced_meanwhile,
 )
 from pypicloud.storage.body import BLOCK
+from pypicloud.storage.start import demand_making
 from pypicloud.util import normalize_name
 
 LOG = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ class FileStorage(IStorage):
         try:
             return self.get_path(package)
         except InvalidUpload as error:
-            raise PackageNotFound(f"the file {package.filename!r} is not in the storage") from error
+            raise not_stored(package) from error
 
     def check_health(self) -> tuple[bool, str]:
         """Whether the directory can be read; that it cannot be written is said, but is no illness."""
@@ -362,7 +363,7 @@ def _exists(package: Package) -> FileExists:
 
 def _demand(path: str, package: Package) -> None:
     if not os.path.lexists(path):
-        raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+        raise not_stored(package)
 
 
 def _demand_same(path: str, package: Package) -> None:

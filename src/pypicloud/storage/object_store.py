@@ -17,10 +17,10 @@ from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import Any, BinaryIO, ClassVar, Final, cast
 
-from pypicloud.errors import BackendUnavailable, PackageNotFound
+from pypicloud.errors import BackendUnavailable
 from pypicloud.models import Package
 from pypicloud.settings import BOOLEAN, REQUIRED, SECONDS, TEXT, EnvironSettings, Finding, Kind, Setting
-from pypicloud.storage.base import IStorage, check_segments
+from pypicloud.storage.base import IStorage, check_segments, not_stored
 
 LOG = logging.getLogger(__name__)
 
@@ -305,7 +305,7 @@ def _downloaded(url: str, package: Package) -> Iterator[BinaryIO]:
         raise BackendUnavailable(f"the file {package.filename!r} cannot be read at the moment") from error
     with contextlib.closing(response):
         if response.status == HTTPStatus.NOT_FOUND:
-            raise PackageNotFound(f"the file {package.filename!r} is not in the storage")
+            raise not_stored(package)
         if response.status != HTTPStatus.OK:
             LOG.error("The store answers %d for %r", response.status, package.filename)
             raise BackendUnavailable(f"the file {package.filename!r} cannot be read at the moment")

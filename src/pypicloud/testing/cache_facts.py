@@ -321,3 +321,9 @@ class FactsContract(CacheFixtures):
         cache.clear_all()
         after = cache.revision("foo"), cache.revision("bar"), cache.revision(None)
         assert not set(before) & set(after) or "revisions" in self.limits
+
+    # Health
+
+    def test_health(self, cache: ICache) -> None:
+        """A cache that answers is healthy."""
+        assert cache.check_health()[0] is True

@@ -14,7 +14,7 @@ import pytest
 
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
-from pypicloud.testing.storage import MemoryStorage
+from pypicloud.testing.memory_storage import MemoryStorage
 
 if TYPE_CHECKING:
     from pypicloud.cache.base import ICache
@@ -123,7 +123,7 @@ class CacheFixtures:
 
         def start(**more: str) -> Callable[..., ICache]:
             configured = EnvironSettings(
-                {"pypi.storage": "pypicloud.testing.storage.MemoryStorage", **settings, **more}, {}
+                {"pypi.storage": "pypicloud.testing.memory_storage.MemoryStorage", **settings, **more}, {}
             )
             kwargs = {**self.cache_class.configure(configured), "storage": storage}
             started.append(kwargs)

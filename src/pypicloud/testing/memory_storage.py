@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, BinaryIO, Final
 
-from pypicloud.errors import FileExists, PackageNotFound
+from pypicloud.errors import FileExists
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage.base import (
@@ -21,6 +21,7 @@ from pypicloud.storage.base import (
     IStorage,
     check_segments,
     demand_same,
+    not_stored,
     replaced_meanwhile,
 )
 
@@ -119,7 +120,7 @@ class MemoryStorage(IStorage):
         try:
             return self.files[_key(package)]
         except KeyError:
-            raise PackageNotFound(f"the file {package.filename!r} is not in the storage") from None
+            raise not_stored(package) from None
 
     def _same(self, package: Package) -> StoredFile:
         """The stored file, if it is still the one that was looked at."""

@@ -26,8 +26,8 @@ import pytest
 from pypicloud.errors import BackendUnavailable, FileExists, NotSupported, PackageNotFound
 from pypicloud.models import Package
 from pypicloud.storage.base import IStorage
-from pypicloud.testing.downloads import DownloadContract
 from pypicloud.testing.memory_storage import MemoryStorage
+from pypicloud.testing.storage_downloads import DownloadContract
 from pypicloud.testing.storage_fixtures import CONTENT, Forward, MakeStorage, make_package
 from pypicloud.testing.storage_trouble import TroubleContract
 

@@ -12,7 +12,7 @@ import msgspec
 from pyramid.response import Response
 
 from pypicloud.pages import CACHE_CONTROL, Page, choose_encoding
-from pypicloud.storage.base import IMMUTABLE, answer_range
+from pypicloud.storage.response import IMMUTABLE, answer_range
 
 if TYPE_CHECKING:
     import jinja2

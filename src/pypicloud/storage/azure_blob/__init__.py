@@ -20,10 +20,10 @@ from pypicloud.storage.azure_blob import settings as own
 from pypicloud.storage.azure_blob.address import BLOCK, Address
 from pypicloud.storage.azure_blob.container import LONGEST_DELEGATION, Container
 from pypicloud.storage.azure_blob.refusals import DELETE, READ, WRITE, AzureUnavailable
-from pypicloud.storage.base import demand_making, refused
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists
-from pypicloud.storage.download import replaced
+from pypicloud.storage.download import replaced_while_read
 from pypicloud.storage.object_facts import Notation
+from pypicloud.storage.start import demand_making, refused
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobBlock, BlobProperties, StorageStreamDownloader
@@ -212,7 +212,7 @@ class _Content(io.RawIOBase):
             with self._container.asking(READ):
                 block = self._answer.read(len(buffer))
         except (FileExists, PackageNotFound) as error:
-            raise replaced() from error
+            raise replaced_while_read() from error
         buffer[: len(block)] = block
         return len(block)
 

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from pypicloud.errors import SettingError
 from pypicloud.settings import REQUIRED, TEXT, EnvironSettings, Setting
 from pypicloud.storage.azure_blob.address import Address
-from pypicloud.storage.base import CREATE_MISSING
 from pypicloud.storage.object_store import (
     CONNECT_TIMEOUT,
     EXPIRE_AFTER,
@@ -21,6 +20,7 @@ from pypicloud.storage.object_store import (
     REDIRECT_URLS,
     SILENCE,
 )
+from pypicloud.storage.start import CREATE_MISSING
 
 ACCOUNT: Final = Setting(
     "storage.storage_account_name",

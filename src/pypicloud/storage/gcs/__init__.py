@@ -17,7 +17,6 @@ from pypicloud.errors import BackendUnavailable, FileExists, PackageNotFound, Se
 from pypicloud.models import Package
 from pypicloud.plugins import STORAGE
 from pypicloud.settings import EnvironSettings, Setting
-from pypicloud.storage.base import demand_making, refused
 from pypicloud.storage.body import BLOCK
 from pypicloud.storage.buckets import BucketStorage, Condition, StoredObject, exists, package_of
 from pypicloud.storage.gcs import settings as own
@@ -26,6 +25,7 @@ from pypicloud.storage.gcs.content import Content
 from pypicloud.storage.gcs.failures import CHANGE, DELETE, LIST, READ, WRITE, Address, GCSUnavailable
 from pypicloud.storage.object_facts import FACTS, FIELDS, Notation
 from pypicloud.storage.object_store import BUCKET, PUBLIC_URL, REGION, STORAGE_CLASS
+from pypicloud.storage.start import demand_making, refused
 from pypicloud.util import PackageParseError
 
 LOG = logging.getLogger(__name__)

@@ -99,7 +99,8 @@ class Bucket:
     def prepare(self, location: str | None, storage_class: str | None, may_make: Callable[[], None]) -> None:
         """Make the bucket if it is missing. Raises :class:`GCSUnavailable`, unlogged, if it cannot be used.
 
-        ``may_make`` is called before, and raises if it is not to be made.
+        ``may_make`` is called before, and raises if it is not to be made. Raises :class:`SettingError` for a key
+        file that cannot be read.
         """
         if not self._is_there():
             may_make()
@@ -128,7 +129,7 @@ class Bucket:
         bucket = self.sdk
         if bucket.client.project is None:
             reason = f"is required to make the bucket {self.address.bucket!r}, as the credentials name no project"
-            raise SettingError(PROJECT_KEY, reason)
+            raise GCSUnavailable(PROJECT_KEY, reason)
         if storage_class:
             bucket.storage_class = storage_class
         try:

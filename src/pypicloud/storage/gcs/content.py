@@ -31,10 +31,14 @@ class Content(Download):
         return Answer.of(answer, found.get("Content-Range", ""), length, generation)
 
     def _block(self, body: Any, size: int) -> bytes:
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-        try:
-            block: bytes = body.raw.read(size, decode_content=False)
-        except HTTPError as error:
-            raise BrokenOff(silent(error, self._bucket.address)) from error
+        with self._bucket.asking(READ):
+            try:
+                block: bytes = body.raw.read(size, decode_content=False)
+            except ReadTimeoutError:
+                # Who has just been silent is not asked again.
+                raise
+            except HTTPError as error:
+                raise BrokenOff(silent(error, self._bucket.address)) from error
         return block

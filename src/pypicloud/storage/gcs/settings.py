@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pypicloud.errors import SettingError
 from pypicloud.settings import BOOLEAN, TEXT, EnvironSettings, Setting
-from pypicloud.storage.base import CREATE_MISSING
 from pypicloud.storage.gcs.failures import Address
 from pypicloud.storage.object_store import (
     BUCKET,
@@ -24,6 +23,7 @@ from pypicloud.storage.object_store import (
     SILENCE,
     STORAGE_CLASS,
 )
+from pypicloud.storage.start import CREATE_MISSING
 
 KEY_FILE: Final = Setting(
     "storage.gcp_service_account_json_filename",

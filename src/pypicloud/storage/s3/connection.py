@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from pypicloud.errors import SettingError
 from pypicloud.settings import EnvironSettings
-from pypicloud.storage.base import demand_making
-from pypicloud.storage.object_store import BUCKET, OBJECT_ACL, REGION
+from pypicloud.storage.object_store import BUCKET, OBJECT_ACL, REGION, ObjectStoreStorage
 from pypicloud.storage.s3.errors import S3Unavailable, is_web_page, no_store, translated
 from pypicloud.storage.s3.settings import ENDPOINT, SETTINGS, Owner, options, wrong
+from pypicloud.storage.start import demand_making, refused
 
 LOG = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ def found(name: str, settings: EnvironSettings) -> Any:
             demand_making(settings, BUCKET)
             _create(bucket, settings)
     except S3Unavailable as error:
-        setting = next(each for each in (REGION, *SETTINGS) if each.key == error.setting)
-        value = str(setting.read(settings)) if setting.is_set(settings) and not setting.secret else None
-        raise wrong(settings, setting, error.reason, value) from error
+        declared = (*ObjectStoreStorage.SETTINGS, *SETTINGS)
+        raise refused(settings, declared, error.setting, error.reason) from error
     if region is None or region == bucket.meta.client.meta.region_name:
         return bucket
     if REGION.read(settings):

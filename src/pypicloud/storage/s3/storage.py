@@ -15,7 +15,7 @@ from pypicloud.storage.object_facts import Notation
 from pypicloud.storage.object_store import BUCKET, CENTURY, PUBLIC_URL, ObjectStoreStorage
 from pypicloud.storage.s3 import connection
 from pypicloud.storage.s3 import settings as s3_settings
-from pypicloud.storage.s3.body import Content
+from pypicloud.storage.s3.content import Content
 from pypicloud.storage.s3.errors import ObjectMissing, S3Unavailable, translated
 from pypicloud.storage.s3.writing import Sizes, Writer
 from pypicloud.util import PackageParseError

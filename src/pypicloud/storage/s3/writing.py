@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import random
 import threading
 import time
@@ -14,7 +16,6 @@ from typing import Any, BinaryIO, Final
 
 from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.storage.buckets import Condition, StoredObject
-from pypicloud.storage.s3.body import Window
 from pypicloud.storage.s3.errors import Conflict, ObjectMissing, translated
 
 LOG = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ _CONFLICTS: Final = 10
 
 #: How many parts an object can have.
 _MOST_PARTS: Final = 10000
+
+#: How many bytes of a file are read at a time.
+_AHEAD: Final = 1 << 18
 
 #: From how many bytes on an object cannot be copied at once, and how many of its bytes can.
 LARGEST_COPY: Final = 5 << 30
@@ -225,6 +229,66 @@ class Writer:
     def _acl(self) -> dict[str, str]:
         """The ACL that a copy is given again, as nothing tells which one the object has."""
         return {"ACL": self._options["ACL"]} if "ACL" in self._options else {}
+
+
+class Window(io.RawIOBase):
+    """Some of a file's bytes, as a file of their own. Several windows of one file can be read at the same time.
+
+    ``lock`` is the one that all windows of the file have.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, size: int, lock: threading.Lock) -> None:
+        super().__init__()
+        self._file = file
+        self._start = start
+        self._size = size
+        self._lock = lock
+        self._position = 0
+        self._ahead = b""
+        self._ahead_from = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Say where the next read begins."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes, all that are left without a size."""
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        start = self._position - self._ahead_from
+        if start < 0 or start + wanted > len(self._ahead):
+            # The HTTP client reads in small blocks; a file is read faster in large ones.
+            self._ahead, self._ahead_from, start = self._fetched(min(left, max(wanted, _AHEAD))), self._position, 0
+        block = self._ahead[start : start + wanted]
+        self._position += len(block)
+        return block
+
+    def _fetched(self, count: int) -> bytes:
+        with self._lock:
+            self._file.seek(self._start + self._position)
+            return self._file.read(count)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with what comes next; 0 at the end."""
+        block = self.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def _changed(key: str) -> FileExists:

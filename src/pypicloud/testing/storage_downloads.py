@@ -15,8 +15,6 @@ from pyramid.request import Request
 from pypicloud.models import Package
 from pypicloud.testing.storage_fixtures import CONTENT, MakeStorage, StorageFixtures, make_package
 
-__all__ = ["CONTENT", "Answer", "DownloadContract", "MakeStorage", "PlainRequest", "get", "make_package"]
-
 
 class PlainRequest(Request):  # type: ignore[misc]  # Pyramid is untyped
     """A request with what backends use of the server's own."""
