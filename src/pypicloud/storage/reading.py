@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -15,6 +13,7 @@ from typing import Any, BinaryIO, Final, cast
 from pypicloud.errors import BackendUnavailable, PypicloudError, not_written
 from pypicloud.models import Package
 from pypicloud.storage import disk
+from pypicloud.storage.ahead import Ahead
 from pypicloud.storage.base import IStorage, missing_is_not_found
 
 #: How many bytes are read at a time where a file is read as a whole.
@@ -110,54 +109,17 @@ def seekable(storage: IStorage, package: Package) -> Iterator[BinaryIO]:
         yield stream
 
 
-class Parts(io.RawIOBase):
+class Parts(Ahead):
     """A stored file of known size, of which each read fetches a part; the last part is kept."""
 
     def __init__(self, storage: IStorage, package: Package, size: int) -> None:
-        super().__init__()
+        super().__init__(size, AHEAD)
         self._storage = storage
         self._package = package
-        self._size = size
-        self._position = 0
-        self._part_start = 0
-        self._part = b""
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Say where the next read begins."""
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, fetching what is not at hand; 0 at the end."""
-        wanted = max(0, min(len(buffer), self._size - self._position))
-        start = self._position - self._part_start
-        if wanted and not (0 <= start < len(self._part)):
-            self._fetch(wanted)
-            start = 0
-        block = self._part[start : start + wanted] if wanted else b""
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)
-
-    def _fetch(self, wanted: int) -> None:
-        stop = min(self._size, self._position + max(wanted, AHEAD))
+    def _fetched(self, start: int, stop: int) -> bytes:
         part = b""
-        with (
-            missing_is_not_found(self._package),
-            self._storage.open_range(self._package, self._position, stop) as stream,
-        ):
+        with missing_is_not_found(self._package), self._storage.open_range(self._package, start, stop) as stream:
             while block := _next(stream, self._package):
                 part += block
-        self._part_start, self._part = self._position, part
+        return part

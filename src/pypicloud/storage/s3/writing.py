@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import os
 import random
 import threading
 import time
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from pypicloud.errors import BackendUnavailable, FileExists
+from pypicloud.storage.ahead import Ahead
 from pypicloud.storage.buckets import Condition, StoredObject
 from pypicloud.storage.s3.errors import Conflict, ObjectMissing, translated
 
@@ -231,64 +230,26 @@ class Writer:
         return {"ACL": self._options["ACL"]} if "ACL" in self._options else {}
 
 
-class Window(io.RawIOBase):
+class Window(Ahead):
     """Some of a file's bytes, as a file of their own. Several windows of one file can be read at the same time.
 
     ``lock`` is the one that all windows of the file have.
     """
 
     def __init__(self, file: BinaryIO, start: int, size: int, lock: threading.Lock) -> None:
-        super().__init__()
+        # The HTTP client reads in small blocks; a file is read faster in large ones.
+        super().__init__(size, _AHEAD)
         self._file = file
         self._start = start
-        self._size = size
         self._lock = lock
-        self._position = 0
-        self._ahead = b""
-        self._ahead_from = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Say where the next read begins."""
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        """The next bytes, all that are left without a size."""
-        left = max(0, self._size - self._position)
-        wanted = left if size is None or size < 0 else min(size, left)
-        start = self._position - self._ahead_from
-        if start < 0 or start + wanted > len(self._ahead):
-            # The HTTP client reads in small blocks; a file is read faster in large ones.
-            self._ahead, self._ahead_from, start = self._fetched(min(left, max(wanted, _AHEAD))), self._position, 0
-        block = self._ahead[start : start + wanted]
-        self._position += len(block)
-        return block
-
-    def _fetched(self, count: int) -> bytes:
+    def _fetched(self, start: int, stop: int) -> bytes:
         with self._lock:
-            self._file.seek(self._start + self._position)
-            return self._file.read(count)
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with what comes next; 0 at the end."""
-        block = self.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
+            self._file.seek(self._start + start)
+            return self._file.read(stop - start)
 
 
 def _changed(key: str) -> FileExists:
