@@ -108,7 +108,7 @@ def test_a_cache_that_fails(notices: Notices, tmp_path: Path, capsys: pytest.Cap
     assert notices.known() == [FILE]
 
 
-def test_a_bucket_that_fails(notices: Notices, ministack: MiniStack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bucket_that_fails(notices: Notices, ministack: MiniStack, caplog: pytest.LogCaptureFixture) -> None:
     """Events of a bucket that may not be read come again, at once, and the right that is missing is named."""
     queue = notices.by_queue()
     notices.put()
@@ -118,7 +118,8 @@ def test_a_bucket_that_fails(notices: Notices, ministack: MiniStack, capsys: pyt
     everything = notices.settings
     notices.settings = ministack.user(everything, allowed)
     assert sync(notices, queue) == 1
-    assert "s3:GetObject" in capsys.readouterr().err
+    assert "comes again: the store does not let this server" in caplog.text
+    assert "s3:GetObject" in caplog.text
     notices.settings = everything
     assert sync(notices, queue) == 0
     assert notices.knows(FILE, "acme-2.0.tar.gz")

@@ -56,10 +56,12 @@ _COUNT: Final = "ApproximateReceiveCount"
 #: The region in the host of a queue of Amazon's.
 _REGION: Final = re.compile(r"(?:sqs|queue)(?:-fips)?\.([a-z0-9-]+)\.|([a-z0-9-]+)\.queue\.")
 
+_DENIED: Final = "its owner may not do {action} on this queue; the documentation has the policy that is needed"
+
 #: What needs somebody to put it right, by SQS's word for it.
 _HOPELESS: Final = {
-    "AccessDenied": "its owner may not do {action} on this queue; the documentation has the policy that is needed",
-    "AccessDeniedException": "its owner may not do {action} on this queue; the documentation has the policy",
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
     "AWS.SimpleQueueService.NonExistentQueue": "there is no such queue in region {region}",
     "QueueDoesNotExist": "there is no such queue in region {region}",
     "InvalidAddress": "this is no queue of region {region}",
