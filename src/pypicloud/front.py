@@ -280,7 +280,8 @@ class Front:
             if not is_more:
                 protocol.response_bytes(answer.status, answer.headers, first)
                 return
-            with contextlib.closing(Pipe(itertools.chain([first], pieces))) as pipe:
+            pour = (answer.body.pour,) if isinstance(answer.body, FileBody) else ()
+            with contextlib.closing(Pipe(itertools.chain([first], pieces), *pour)) as pipe:
                 protocol.response_file(answer.status, answer.headers, pipe.path)
                 while await loop.run_in_executor(self._pool, pipe.pump):
                     await pipe.wait()

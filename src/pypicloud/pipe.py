@@ -13,7 +13,7 @@ import secrets
 import select
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -34,14 +34,22 @@ _PATIENCE: Final = 2
 _OPENING: Final = 60
 
 
+def _nothing(_: int) -> None:
+    """No bytes come but in pieces."""
+
+
 class Pipe:
     """A named pipe with the pieces of a body, of which there are more bytes than it holds.
+
+    ``pour`` is asked first for what comes next: it moves bytes into the pipe itself, and answers how many, or None if
+    they come as a piece.
 
     The name goes as soon as the sender has opened it; it is used once, so that whoever comes too late finds nothing.
     """
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: Iterator[bytes], pour: Callable[[int], int | None] = _nothing) -> None:
+        self._pieces = filter(None, pieces)
+        self._pour = pour
         self._rest = memoryview(b"")
         self._written = 0
         self._using = threading.Lock()
@@ -63,27 +71,31 @@ class Pipe:
         with self._using:
             until = self._written + TURN
             while self._writer is not None and self._written < until:
-                if not self._rest:
-                    piece = next(self._pieces, None)
-                    if piece is None:
-                        return False
-                    self._rest = memoryview(piece)
-                if not self._write(self._writer):
-                    return True
+                try:
+                    count = self._write(self._writer)
+                except BlockingIOError:
+                    room = select.poll()
+                    room.register(self._writer, select.POLLOUT)
+                    if not room.poll(_PATIENCE):
+                        return True
+                    continue
+                if not count:
+                    return False
+                self._written += count
+                if self._written > HELD:
+                    self._let_go()
         return self._writer is not None
 
-    def _write(self, writer: int) -> bool:
-        try:
-            count = os.write(writer, self._rest)
-        except BlockingIOError:
-            room = select.poll()
-            room.register(writer, select.POLLOUT)
-            return bool(room.poll(_PATIENCE))
+    def _write(self, writer: int) -> int:
+        """Write what comes next; how many bytes, 0 at the end. Raises :class:`BlockingIOError` if the pipe is full."""
+        # What is poured may be more than the pipe is said to hold: somebody has to be reading already.
+        poured = self._pour(writer) if not self._rest and self._reader is None else None
+        if poured is not None:
+            return poured
+        self._rest = self._rest or memoryview(next(self._pieces, b""))
+        count = os.write(writer, self._rest)
         self._rest = self._rest[count:]
-        self._written += count
-        if self._written > HELD:
-            self._let_go()
-        return True
+        return count
 
     async def wait(self) -> None:
         """Return when something can be written. Raises :class:`BrokenPipeError` if nobody ever reads."""

@@ -258,6 +258,13 @@ class TestCluster(CacheContract):
         places = [key_slot(note) * COPIES // redis_layout.SLOTS for note in cache.layout.notes("fill")]
         assert places == list(range(COPIES))
 
+    def test_a_node_is_asked_for_one_note(self, cache: RedisCache) -> None:
+        """With keys of many projects a note is read from each node that they are on, and from none twice."""
+        keys = [cache.layout.revision(f"p{number}") for number in range(COPIES - 1)]
+        nodes = [cache.db.get_node_from_key(note).name for note in cache.layout.fill_notes(keys)]
+        assert sorted(nodes) == sorted({cache.db.get_node_from_key(key).name for key in keys})
+        assert len(nodes) == 3
+
     def test_every_node_is_asked_for_its_health(self, cache: ICache, redis_cluster: RedisCluster) -> None:
         """The cache is healthy while all nodes answer."""
         assert cache.check_health() == (True, "")

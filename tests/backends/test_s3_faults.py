@@ -27,7 +27,7 @@ from pypicloud.testing.storage_downloads import get
 from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.dynamo import one_loader
 from support.live import LOOPBACK
-from support.s3 import everything, intercepted, put, refused, s3
+from support.s3 import by_boto3, everything, intercepted, put, refused, s3
 from support.services.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -289,7 +289,8 @@ def forgotten(storage: S3Storage, header: str) -> Iterator[None]:
     events = storage.client.meta.events
     events.register("before-call.s3.GetObject", forget)
     try:
-        yield
+        with by_boto3():
+            yield
     finally:
         events.unregister("before-call.s3.GetObject", forget)
 
@@ -331,7 +332,7 @@ def test_a_store_without_tags(storage: S3Storage, proxy: Proxy, etag: str | None
             parsed["ETag"] = etag
 
     storage.client.meta.events.register("after-call.s3.GetObject", forget)
-    with storage.open(make_package()) as stream:
+    with by_boto3(), storage.open(make_package()) as stream:
         stream.read(1)
         proxy.cut()
         with pytest.raises(BackendUnavailable, match="does not answer"):

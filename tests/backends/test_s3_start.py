@@ -21,7 +21,8 @@ from pypicloud.settings import EnvironSettings
 from pypicloud.storage import S3Storage
 from pypicloud.storage.s3.connection import connected
 from pypicloud.storage.s3.errors import S3Unavailable
-from pypicloud.storage.s3.lean import Lean, plan
+from pypicloud.storage.s3.lean import Lean
+from pypicloud.storage.s3.plan import plan
 from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.certificates import make_certificate
 from support.dynamo import one_loader

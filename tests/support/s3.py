@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from botocore.awsrequest import AWSResponse
 
 from pypicloud.models import Package
 from pypicloud.settings import EnvironSettings
 from pypicloud.storage import S3Storage, get_storage_impl
+from pypicloud.storage.s3.wire import Wire
 from support.services.s3 import plain
 
 if TYPE_CHECKING:
@@ -65,8 +67,18 @@ def put(settings: Mapping[str, str], key: str, body: bytes = b"x", **options: An
 
 
 @contextlib.contextmanager
+def by_boto3() -> Iterator[None]:
+    """In the block all requests are boto3's."""
+    with patch.object(Wire, "_line", lambda _: None):
+        yield
+
+
+@contextlib.contextmanager
 def intercepted(storage: S3Storage, answer: Callable[[str, Any], Any]) -> Iterator[None]:
-    """In the block each request, its operation and itself, is asked about first; what is answered is not sent."""
+    """In the block each request, its operation and itself, is asked about first; what is answered is not sent.
+
+    All requests are boto3's.
+    """
 
     def handle(request: Any, event_name: str, **_: Any) -> Any:
         return answer(event_name.rpartition(".")[2], request)
@@ -74,7 +86,8 @@ def intercepted(storage: S3Storage, answer: Callable[[str, Any], Any]) -> Iterat
     events = storage.client.meta.events
     events.register_first("before-send.s3", handle)
     try:
-        yield
+        with by_boto3():
+            yield
     finally:
         events.unregister("before-send.s3", handle)
 

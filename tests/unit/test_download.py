@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -59,6 +60,33 @@ def test_what_breaks_off_goes_on() -> None:
     stream = Scripted(iter([whole(Breaking(CONTENT[:4])), part(4, 10, io.BytesIO(CONTENT[4:]))]))
     assert stream.read() == CONTENT
     assert stream.asked == [None, "bytes=4-"]
+
+
+class Poured(Scripted):
+    """A download whose bytes are moved two at a time."""
+
+    def _poured(self, body: Any, pipe: int, size: int) -> int | None:
+        block = self._block(body, min(size, 2))
+        return os.write(pipe, block) if block else None
+
+
+@pytest.mark.parametrize("stop", [None, 6])
+def test_what_is_moved_goes_on(stop: int | None) -> None:
+    """Bytes that are moved into a pipe count as those that are read: the rest is asked for, and there are no others."""
+    reader, writer = os.pipe()
+    first, end = Breaking(CONTENT[:4]), stop or len(CONTENT)
+    answers = [whole(first) if stop is None else part(0, end, first), part(4, end, io.BytesIO(CONTENT[4:end]))]
+    stream = Poured(iter(answers), 0, stop)
+    try:
+        moved = [stream.pour(writer, 3) for _ in range(6)]
+        os.close(writer)
+        assert os.read(reader, 100) == CONTENT[:stop]
+    finally:
+        os.close(reader)
+    assert moved[:4] == [2, 2, None, 2]
+    assert stream.asked[1:] == [f"bytes=4-{'' if stop is None else stop - 1}"]
+    stream.close()
+    assert stream.pour(-1, 3) is None
 
 
 @pytest.mark.parametrize("stop", [None, 6])

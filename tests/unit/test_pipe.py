@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -120,6 +121,28 @@ def test_a_reader_who_never_comes_ends_the_body(
     assert pipe.pump()
     with pytest.raises(BrokenPipeError):
         asyncio.run(pipe.wait())
+
+
+def test_some_bytes_are_moved() -> None:
+    """What moves its bytes itself is asked for each that comes next, once somebody reads; the order stays."""
+    asked: list[str] = []
+    moves = iter([b"a" * 1000, None, b"b" * 1000, None])
+
+    def pour(writer: int) -> int | None:
+        asked.append("pour")
+        block = next(moves, None)
+        return None if block is None else os.write(writer, block)
+
+    def pieces() -> Iterator[bytes]:
+        for letter in (b"1", b"2", b"3"):
+            asked.append("piece")
+            yield letter * (HELD + 1)
+
+    pipe = Pipe(pieces(), pour)
+    with Path(pipe.path).open("rb") as reader:
+        found = asyncio.run(sent_to(reader, pipe))
+    assert found == b"1" * (HELD + 1) + b"a" * 1000 + b"2" * (HELD + 1) + b"b" * 1000 + b"3" * (HELD + 1)
+    assert asked == ["piece", "pour", "pour", "piece", "pour", "pour", "piece", "pour"]
 
 
 @pytest.mark.parametrize(("sizes", "is_more"), [([], False), ([HELD], False), ([1, HELD], True), ([HELD, 0], False)])

@@ -94,6 +94,7 @@ class FileBody:
         self.stop = stop
         self._stream = stream
         self._first = b""
+        self._left = None if stop is None else stop - start
 
     @property
     def total(self) -> int | None:
@@ -104,26 +105,36 @@ class FileBody:
     def begin(self) -> None:
         """Read the first block now, as long as what goes wrong can still be answered; then the body is closed."""
         try:
-            self._first = self._read(self._left)
+            self._first = self._read()
         except BaseException:
             self.close()
             raise
 
     def __iter__(self) -> Iterator[bytes]:
-        left = self._left
-        block, self._first = self._first or self._read(left), b""
+        block, self._first = self._first or self._read(), b""
         while block:
-            if left is not None:
-                left -= len(block)
             yield block
-            block = self._read(left)
+            block = self._read()
 
-    @property
-    def _left(self) -> int | None:
-        return None if self.stop is None else self.stop - self.start
+    def pour(self, pipe: int) -> int | None:
+        """Move some of the bytes that come next into a pipe; how many, or None if they have to be iterated over.
 
-    def _read(self, left: int | None) -> bytes:
-        return self._stream.read(BLOCK if left is None else min(BLOCK, left)) if left != 0 else b""
+        Raises :class:`BlockingIOError` if the pipe is full, and :class:`BrokenPipeError` if nobody reads it any more.
+        """
+        pour = getattr(self._stream, "pour", None)
+        if pour is None or self._first or not self._left:
+            return None
+        count: int | None = pour(pipe, self._left)
+        self._left -= count or 0
+        return count
+
+    def _read(self) -> bytes:
+        if self._left == 0:
+            return b""
+        block = self._stream.read(BLOCK if self._left is None else min(BLOCK, self._left))
+        if self._left is not None:
+            self._left -= len(block)
+        return block
 
     def app_iter_range(self, start: int, stop: int) -> FileBody:
         """The same file's body, narrowed to a range that is counted from this body's start (WebOb's name)."""

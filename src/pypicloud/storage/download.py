@@ -86,6 +86,10 @@ class Download(io.RawIOBase):
         """The next bytes of an answer. Raises :class:`BrokenOff`."""
         raise NotImplementedError
 
+    def _poured(self, body: Any, pipe: int, size: int) -> int | None:
+        """What :meth:`pour` gives, for an answer. Raises :class:`BrokenOff`."""
+        return None
+
     def readable(self) -> bool:
         """Yes."""
         return True
@@ -107,6 +111,23 @@ class Download(io.RawIOBase):
                 self._next += len(block)
                 return block
         return b""
+
+    def pour(self, pipe: int, size: int) -> int | None:
+        """Move up to ``size`` of the next bytes into a pipe; how many, or None if they have to be read.
+
+        Raises :class:`BlockingIOError` if the pipe is full, and :class:`BrokenPipeError` if nobody reads it any more.
+        """
+        if self._answer is None or self.closed:
+            return None
+        try:
+            count = self._poured(self._answer.body, pipe, self._at_most(size))
+        except BrokenOff as broken:
+            self._go_on(self._answer.state, broken)
+            return None
+        if count:
+            self._breaks = 0
+            self._next += count
+        return count
 
     def readall(self) -> bytes:
         """All bytes that are left."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import threading
 import urllib.error
 import urllib.request
 from abc import abstractmethod
@@ -19,6 +21,9 @@ from support.services.service import Service
 REGION: Final = "us-east-1"
 
 _numbers = itertools.count(1)
+
+#: Held while a client is made: threads must not share a session of boto3.
+_making = threading.Lock()
 
 
 def fresh_bucket() -> str:
@@ -50,16 +55,23 @@ def forged(url: str) -> str:
     return url[:-1] + ("a" if url[-1] != "a" else "b")
 
 
+@functools.cache
+def _session() -> boto3.session.Session:
+    """What all clients are made from: to make it takes as long as to make a client."""
+    return boto3.session.Session()
+
+
 def plain(settings: Mapping[str, str], service: str = "s3", **options: Any) -> Any:
     """A boto3 client as anybody would make it, for the account of a storage's settings; tries everything once."""
-    return boto3.session.Session().client(
-        service,
-        region_name=settings["storage.region_name"],
-        endpoint_url=settings["storage.endpoint_url"],
-        aws_access_key_id=settings["storage.aws_access_key_id"],
-        aws_secret_access_key=settings["storage.aws_secret_access_key"],
-        config=botocore.config.Config(retries={"total_max_attempts": 1}, max_pool_connections=50, **options),
-    )
+    with _making:
+        return _session().client(
+            service,
+            region_name=settings["storage.region_name"],
+            endpoint_url=settings["storage.endpoint_url"],
+            aws_access_key_id=settings["storage.aws_access_key_id"],
+            aws_secret_access_key=settings["storage.aws_secret_access_key"],
+            config=botocore.config.Config(retries={"total_max_attempts": 1}, max_pool_connections=50, **options),
+        )
 
 
 def statement(*actions: str, effect: str = "Allow", resource: str = "*") -> dict[str, Any]:

@@ -206,6 +206,7 @@ class ClusterLayout(Layout):
     def __init__(self, wire: ClusterWire, slot: Callable[[bytes], int]) -> None:
         super().__init__(wire)
         self._is_near = wire.is_near
+        self._one_on_each = wire.one_on_each
         self._slot = slot
         self._fill_notes = _spread(slot)
 
@@ -236,7 +237,7 @@ class ClusterLayout(Layout):
 
     def fill_notes(self, keys: Collection[bytes]) -> Iterable[bytes]:
         """A place on each node that these keys are on."""
-        return {self._near(key) for key in keys} if len(keys) < COPIES else self._fill_notes
+        return [self._near(key) for key in self._one_on_each(keys)] if len(keys) < COPIES else self._fill_notes
 
     def find(self, filenames: Iterable[str], ask: Ask) -> dict[bytes, list[bytes]]:
         """The rows of those files that exist, by key."""

@@ -151,6 +151,8 @@ class ClusterWire(Wire):
 
     def __init__(self, client: RedisCluster) -> None:
         self._nodes = client.nodes_manager
+        # What the manager itself says looks at its own arguments first, which takes as long as to send a command.
+        self._node: Callable[[bytes], Any] = client.get_node_from_key
 
     def pools(self) -> Collection[ConnectionPool]:
         """The connections to each primary."""
@@ -161,8 +163,10 @@ class ClusterWire(Wire):
         with _meaning():
             return bool(self._node(key) == self._node(other))
 
-    def _node(self, key: bytes) -> Any:
-        return self._nodes.get_node_from_slot(key_slot(key))
+    def one_on_each(self, keys: Iterable[bytes]) -> Collection[bytes]:
+        """Of these keys, one on each node that they are on."""
+        with _meaning():
+            return {self._node(key).name: key for key in keys}.values()
 
     def _routes(self, commands: Sequence[Command]) -> Routes:
         found: dict[str, tuple[ConnectionPool, list[int]]] = {}

@@ -22,10 +22,10 @@ from pypicloud.cache.sql.rows import (
     NOTE,
     PROJECT,
     REVISION_AND_NOTE,
-    REVISIONS_AND_NOTE,
     is_storable,
     misfit,
     newest,
+    revisions_and_note,
     row_of,
 )
 from pypicloud.cache.sql.search import candidates
@@ -153,16 +153,14 @@ class SQLCache(ICache):
     def revisions(self, names: Collection[str | None]) -> dict[str | None, str | None]:
         """``revision`` for many, by name as given."""
         keys = {name: _revision_key(name) for name in names}
-        found: dict[str, str] = {}
+        found: dict[str | None, str] = {}
         note = None
-        for some in batches(sorted({key for key in keys.values() if is_storable(key)}), BATCH):
+        for some in batches({key for key in keys.values() if is_storable(key)}, BATCH):
             # Of few sizes, so that the database meets the same words again and again.
-            wanted = [*some, *some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))]
-            places = ", ".join("?" * len(wanted))
-            rows = self._rows(REVISIONS_AND_NOTE.replace("(?)", f"({places})"), *wanted, FILL)
-            note = next((text for name, text in rows if name is None), None)
+            wanted = some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+            found.update((name, text) for name, text in self._rows(revisions_and_note(len(wanted)), *wanted, FILL))
+            note = found.pop(None, None)
             self._check_fill(note)
-            found.update((name, revision) for name, revision in rows if name is not None)
         return {name: found.get(key) or self._absent(note) for name, key in keys.items()}
 
     def search(self, criteria: Mapping[str, Iterable[str]], query_type: str) -> list[Package]:

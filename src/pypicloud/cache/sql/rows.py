@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from pypicloud.cache.choose import SEARCHED
@@ -23,12 +24,19 @@ PROJECT: Final = f"{_ROWS_AND_NOTE} name = ?"
 REVISION_AND_NOTE: Final = (
     "SELECT (SELECT revision FROM package_revisions WHERE name = ?), (SELECT text FROM package_notes WHERE name = ?)"
 )
-# The note is the row without a name; a column that says so would cost a driver in Python a tenth of the question.
-REVISIONS_AND_NOTE: Final = (
-    "SELECT name, revision FROM package_revisions WHERE name IN (?) "
-    "UNION ALL SELECT NULL, text FROM package_notes WHERE name = ?"
-)
 NOTE: Final = "SELECT text FROM package_notes WHERE name = ?"
+
+
+@functools.cache
+def revisions_and_note(count: int) -> str:
+    """Asks for the revisions of so many projects, and for a note: the row without a name.
+
+    A column that says which row that is would cost a driver in Python a tenth of the question.
+    """
+    return (
+        f"SELECT name, revision FROM package_revisions WHERE name IN ({', '.join('?' * count)}) "  # noqa: S608
+        "UNION ALL SELECT NULL, text FROM package_notes WHERE name = ?"
+    )
 
 
 def newest(rows: Iterable[Sequence[Any]]) -> dict[str, Sequence[Any]]:

@@ -76,7 +76,7 @@ def _bucket(name: str, given: Mapping[Owner, dict[str, Any]]) -> Any:
     except (BotoCoreError, ValueError, OSError) as error:
         raise SettingError(REGION.key, f"S3 cannot be used: {error}") from error
     resource.meta.client.meta.events.register_first(_RETRY, _no_retry)
-    _close_after_fork(resource.meta.client)
+    close_after_fork(resource.meta.client)
     return resource.Bucket(name)
 
 
@@ -87,14 +87,14 @@ def _no_retry(caught_exception: Exception | None, **_: Any) -> bool | None:
     return False if isinstance(caught_exception, ReadTimeoutError) else None
 
 
-def _close_after_fork(client: Any) -> None:
-    """In a process that is forked from this one the client makes connections of its own."""
-    kept = weakref.ref(client)
+def close_after_fork(connections: Any) -> None:
+    """In a process that is forked from this one a client, or whatever it is, makes connections of its own."""
+    kept = weakref.ref(connections)
 
     def close() -> None:
-        client = kept()
-        if client is not None:
-            client.close()
+        connections = kept()
+        if connections is not None:
+            connections.close()
 
     os.register_at_fork(after_in_child=close)
 

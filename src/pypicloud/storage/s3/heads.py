@@ -16,8 +16,9 @@ from http import HTTPStatus
 from typing import Any, Final, Self
 
 from pypicloud.storage.buckets import StoredObject, is_package_key
-from pypicloud.storage.s3.lean import Answer, Lean, plan
+from pypicloud.storage.s3.lean import Lean
 from pypicloud.storage.s3.listing import Listing
+from pypicloud.storage.s3.plan import Answer, plan
 
 LOG = logging.getLogger(__name__)
 

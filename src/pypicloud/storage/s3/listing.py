@@ -1,7 +1,7 @@
 """The keys of a bucket, page by page.
 
 boto3 makes a Python object of everything that S3 says about each key, of which only the key is wanted: on a way that is
-known (:class:`pypicloud.storage.s3.lean.Plan`) the answers are read here, and whatever is odd is left to boto3.
+known (:class:`pypicloud.storage.s3.plan.Plan`) the answers are read here, and whatever is odd is left to boto3.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 import urllib3
 
 from pypicloud.storage.s3.errors import translated
-from pypicloud.storage.s3.lean import Plan
+from pypicloud.storage.s3.plan import Plan
 
 #: The longest answer that is read, in bytes: a thousand keys of a thousand bytes, three for each, and what goes along.
 _LONGEST: Final = 8 << 20

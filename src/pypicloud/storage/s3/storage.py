@@ -17,6 +17,7 @@ from pypicloud.storage.s3 import connection
 from pypicloud.storage.s3 import settings as s3_settings
 from pypicloud.storage.s3.content import Content
 from pypicloud.storage.s3.errors import ObjectMissing, S3Unavailable, translated
+from pypicloud.storage.s3.wire import Wire
 from pypicloud.storage.s3.writing import Sizes, Writer
 from pypicloud.util import PackageParseError
 
@@ -45,12 +46,14 @@ class S3Storage(BucketStorage):
         conditional_writes: bool = True,
         sizes: Sizes | None = None,
         listing_threads: int = 32,
+        wire: Wire | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(request, **kwargs)
         self.bucket = bucket
         self.client: Any = None if bucket is None else bucket.meta.client
         self.listing_threads = listing_threads
+        self._wire = wire
         options = {
             "ACL": self.object_acl,
             "ServerSideEncryption": self.sse,
@@ -59,7 +62,9 @@ class S3Storage(BucketStorage):
         }
         given = {name: value for name, value in options.items() if value}
         if bucket is not None:
-            self._writer = Writer(bucket, self._head, given, sizes or Sizes(), conditional=conditional_writes)
+            self._writer = Writer(
+                bucket, self._head, given, sizes or Sizes(), conditional=conditional_writes, wire=wire
+            )
 
     @classmethod
     def _subclass_specific_config(cls, settings: EnvironSettings, common_config: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +75,12 @@ class S3Storage(BucketStorage):
             s3_settings.PART_SIZE.read(settings),
             s3_settings.PARTS_AT_ONCE.read(settings),
         )
+        bucket = cls.get_bucket(BUCKET.read(settings), settings)
+        wire = Wire(bucket)
+        connection.close_after_fork(wire)
         return {
-            "bucket": cls.get_bucket(BUCKET.read(settings), settings),
+            "bucket": bucket,
+            "wire": wire,
             "sse_kms_key_id": s3_settings.KMS_KEY.read(settings) or None,
             "conditional_writes": s3_settings.CONDITIONS.read(settings),
             "sizes": sizes,
@@ -165,7 +174,7 @@ class S3Storage(BucketStorage):
 
     @contextlib.contextmanager
     def _read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
-        with Content(self.client, self.bucket.name, key, start, stop) as stream:
+        with Content(self.client, self.bucket.name, key, start, stop, wire=self._wire) as stream:
             yield cast("BinaryIO", stream)
 
     def _write(

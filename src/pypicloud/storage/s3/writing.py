@@ -15,7 +15,9 @@ from typing import Any, BinaryIO, Final
 from pypicloud.errors import BackendUnavailable, FileExists
 from pypicloud.storage.ahead import Ahead
 from pypicloud.storage.buckets import Condition, StoredObject
+from pypicloud.storage.incoming import digests
 from pypicloud.storage.s3.errors import Conflict, ObjectMissing, translated
+from pypicloud.storage.s3.wire import Outcome, Wire
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +33,9 @@ _AHEAD: Final = 1 << 18
 #: From how many bytes on an object cannot be copied at once, and how many of its bytes can.
 LARGEST_COPY: Final = 5 << 30
 COPIED_PART: Final = 1 << 30
+
+#: Where the metadata of a file have its sha256, which is not worked out again then (compat.md 2.3).
+_SHA256: Final = "hash-sha256"
 
 #: What a copy of an object keeps only if it is told again, by the name that HEAD has for it.
 _KEPT: Final = (
@@ -76,6 +81,7 @@ class Writer:
         sizes: Sizes,
         *,
         conditional: bool,
+        wire: Wire | None = None,
     ) -> None:
         self._client = bucket.meta.client
         self._bucket: str = bucket.name
@@ -83,12 +89,13 @@ class Writer:
         self._options = options
         self._sizes = sizes
         self._conditional = conditional
+        self._wire = wire
 
     def write(
         self, key: str, stream: BinaryIO, size: int, metadata: Mapping[str, str], condition: Condition | str
     ) -> None:
         """Make an object of ``size`` bytes of a stream, all or nothing. Raises :class:`FileExists`."""
-        start, lock = stream.tell(), threading.Lock()
+        start, lock, is_lost = stream.tell(), threading.Lock(), False
         target = {"Bucket": self._bucket, "Key": key}
         described = {**target, "Metadata": dict(metadata), **self._options}
 
@@ -99,8 +106,12 @@ class Writer:
             if size < self._sizes.threshold:
                 if not self._conditional:
                     self._demand(key, condition)
-                body = window(0, size)
-                self._client.put_object(**described, Body=body, ContentLength=size, **self._header(condition))
+                parameters = {**described, **self._header(condition)}
+                outcome = self._sent(parameters, stream, start, size)
+                if outcome is not Outcome.STORED:
+                    nonlocal is_lost
+                    is_lost = is_lost or outcome is Outcome.UNKNOWN
+                    self._client.put_object(**parameters, Body=window(0, size), ContentLength=size)
                 return
             step = self._sizes.part_of(size)
             starts = range(0, size, step)
@@ -118,10 +129,18 @@ class Writer:
             self._patiently(send)
         except (FileExists, ObjectMissing) as error:
             # The answer to a request that did its work may have been lost, and the next one found that work.
-            found = self._head(key) if _was_repeated(error) else None
+            found = self._head(key) if is_lost or _was_repeated(error) else None
             if found is not None and (found.size, found.metadata) == (size, metadata):
                 return
             raise _changed(key) from error
+
+    def _sent(self, parameters: Mapping[str, Any], stream: BinaryIO, start: int, size: int) -> Outcome:
+        """What becomes of an object on the short way."""
+        if self._wire is None:
+            return Outcome.REFUSED
+        stream.seek(start)
+        sha256 = parameters["Metadata"].get(_SHA256) or digests(stream)["hash_sha256"]
+        return self._wire.put(parameters, stream, size, sha256)
 
     def rewrite(self, found: StoredObject, metadata: Mapping[str, str]) -> None:
         """Give an object other metadata. Raises :class:`FileExists` if its bytes are not those of ``found``."""
