@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
+import itertools
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,15 +25,18 @@ import botocore.auth
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ReadTimeoutError
 
 from pypicloud.errors import FileExists
+from pypicloud.pipe import Pipe, beginning
 from pypicloud.storage import S3Storage
 from pypicloud.storage.s3 import wire as wire_module
 from pypicloud.storage.s3.plan import Plan
 from pypicloud.storage.s3.wire import Body, Outcome, Wire
 from pypicloud.testing.storage_fixtures import CONTENT, make_package
+from support.certificates import make_certificate
 from support.dynamo import one_loader
 from support.live import LOOPBACK
 from support.s3 import by_boto3, everything, s3
@@ -189,11 +196,12 @@ class Store:
     An answer is sent once a head has come, or with ``body`` so many bytes more.
     """
 
-    def __init__(self, *connections: list[bytes], body: int = 0) -> None:
+    def __init__(self, *connections: list[bytes], body: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self._scripts = connections
         self._body = body
+        self._tls = tls
         self._server = socket.create_server((LOOPBACK, 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -214,10 +222,11 @@ class Store:
         port: int = self._server.getsockname()[1]
         where = {"endpoint_url": f"http://{LOOPBACK}:{port}", "region_name": "eu-west-1"}
         keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-        wire = Wire(boto3.resource("s3", **where, **keys).Bucket("bucket"))
-        times = {"patience": 5.0, "read_timeout": 5.0, **changes}
+        config = Config(response_checksum_validation="when_required")
+        wire = Wire(boto3.resource("s3", **where, **keys, config=config).Bucket("bucket"))
         netloc = f"{LOOPBACK}:{port}"
-        wire._plan = Plan(LOOPBACK, port, netloc, "/bucket/", "eu-west-1", "s3", CREDENTIALS, None, **times)
+        way = Plan(LOOPBACK, port, netloc, "/bucket/", "eu-west-1", "s3", CREDENTIALS, None, 5.0, 5.0)
+        wire._plan = replace(way, **changes)  # type: ignore[arg-type]  # only numbers are changed
         return wire
 
     def _serve(self) -> None:
@@ -227,6 +236,8 @@ class Store:
             except OSError:
                 return
             self.connections += 1
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(5)
                 for answer in script:
@@ -298,7 +309,8 @@ def test_what_is_left_to_boto3(answer: bytes) -> None:
         wire = store.wire()
         assert wire.get(OBJECT) is None
         outcome = wire.put({**OBJECT, "Metadata": {}}, io.BytesIO(b""), 0, sha256(b""))
-        assert outcome is (Outcome.STORED if answer.startswith(b"HTTP/1.1 200") else outcome)
+        status = answer[9:12] if answer.startswith(b"HTTP") else b""
+        assert outcome is {b"200": Outcome.STORED, b"": Outcome.UNKNOWN}.get(status, Outcome.REFUSED)
         assert not wire._idle
     assert store.connections == 2
 
@@ -363,6 +375,81 @@ def test_an_answer_that_is_lost() -> None:
     with Store([b""], body=3) as store:
         outcome = store.wire().put({**OBJECT, "Metadata": {}}, io.BytesIO(b"abc"), 3, sha256(b"abc"))
     assert outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(201, Outcome.STORED), (204, Outcome.STORED), (307, Outcome.REFUSED), (412, Outcome.REFUSED)]
+    + [(status, Outcome.UNKNOWN) for status in (500, 502, 503, 504)],
+)
+def test_outcomes(status: int, outcome: Outcome) -> None:
+    """After a failure of the store itself nobody knows whether it has the object."""
+    with Store([f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode()], body=3) as store:
+        assert store.wire().put({**OBJECT, "Metadata": {}}, io.BytesIO(b"abc"), 3, sha256(b"abc")) is outcome
+
+
+def test_a_store_that_cannot_be_reached() -> None:
+    """After there was no connection boto3 alone is asked for a while."""
+    with Store([ok(b"a")]) as store:
+        wire = store.wire()
+        way = wire._plan
+        assert way is not None
+        wire._plan = replace(way, port=1)
+        assert wire.get(OBJECT) is None
+        wire._plan = way
+        assert wire.get(OBJECT) is None
+        wire._closed_until = 0
+        body = wire.get(OBJECT)
+        assert body is not None
+        assert body.read(1) == b"a"
+
+
+def test_words_that_break_lines() -> None:
+    """Nothing gets into a request that would be a line of its own."""
+    with Store([ok(b"")]) as store:
+        wire = store.wire()
+        assert wire.get({**OBJECT, "IfMatch": "1\nx: y"}) is None
+        outcome = wire.put({**OBJECT, "Metadata": {"summary": "a\r\nx: y"}}, io.BytesIO(), 0, sha256(b""))
+        assert outcome is Outcome.REFUSED
+    assert store.requests == []
+
+
+def test_checksums_are_boto3s(settings: dict[str, str]) -> None:
+    """Where what comes is to be compared with its checksum it is boto3 that reads, as only it does so."""
+    storage = s3(settings, response_checksum_validation="when_supported")
+    storage.publish(make_package(), io.BytesIO(CONTENT))
+    with operations(storage) as asked, storage.open(make_package()) as stream:
+        assert stream.read() == CONTENT
+    assert asked == ["GetObject"]
+
+
+@pytest.mark.parametrize("known", ["zz", "aa", "UNSIGNED-PAYLOAD", "A" * 64, "0" * 64])
+def test_a_digest_that_is_none(settings: dict[str, str], known: str) -> None:
+    """What stands in the metadata in place of the digest, or as a wrong one, keeps no file from being stored."""
+    storage = s3(settings, request_checksum_calculation="when_supported")
+    package = make_package()
+    package.data["hash_sha256"] = known
+    storage.publish(package, io.BytesIO(CONTENT))
+    assert list(everything(settings).values()) == [CONTENT]
+
+
+def test_more_than_was_said(settings: dict[str, str], radosgw: RadosGW, tmp_path: Path) -> None:
+    """Bytes behind an answer end the connection, also those that TLS has read already."""
+    certificate = make_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate.chain, certificate.key)
+    trusted = ssl.create_default_context(cafile=str(certificate.authority))
+    for context in (None, tls):
+        with Store([ok(b"abc") + ok(b"evil")], [ok(b"def")], tls=context) as store:
+            wire = store.wire()
+            way = wire._plan
+            assert way is not None
+            wire._plan = replace(way, tls=None if context is None else trusted)
+            for content in (b"abc", b"def"):
+                body = wire.get(OBJECT)
+                assert body is not None
+                assert body.read(3) == content
+        assert store.connections == 2
 
 
 @pytest.mark.parametrize("token", [None, "a-token+/="])
@@ -453,4 +540,42 @@ def test_trouble_while_pouring(pipe: tuple[int, int]) -> None:
             assert body is not None
             with pytest.raises(error):
                 body.pour(pipe[1], 5)
+            # Whoever tries again is told again, and never given what comes later.
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                body.read(5)
             body.close()
+
+
+@pytest.mark.parametrize("cut", [1, 1 << 20, 3 << 20])
+def test_a_download_that_is_moved_goes_on(radosgw: RadosGW, settings: dict[str, str], cut: int) -> None:
+    """Bytes are neither missing nor twice in a pipe if the connection is cut between them."""
+    content = os.urandom(6 << 20)
+    with Proxy(radosgw.port) as proxy:
+        storage = s3({**settings, "storage.endpoint_url": proxy.through(settings["storage.endpoint_url"])})
+        package = make_package(content=content)
+        storage.publish(package, io.BytesIO(content))
+        with contextlib.closing(storage.stream_response(package).app_iter) as body, ThreadPoolExecutor(1) as pool:
+            pieces = iter(body)
+            first, _ = beginning(pieces)
+            proxy.cut_after(cut, "answers")
+            pipe = Pipe(itertools.chain([first], pieces), body.pour)
+            with contextlib.closing(pipe), Path(pipe.path).open("rb") as reader:
+                read = pool.submit(reader.read)
+                while pipe.pump():
+                    time.sleep(0.001)
+                pipe.close()
+                assert read.result(5) == content
+        storage.client.close()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
+def test_a_kernel_that_moves_nothing(pipe: tuple[int, int], number: int) -> None:
+    """Where bytes cannot be moved they are read."""
+    with Store([ok(bytes(1 << 20))]) as store, patch.object(os, "splice", side_effect=OSError(number, "no")) as splice:
+        body = store.wire().get(OBJECT)
+        assert body is not None
+        body.read(1 << 16)
+        assert body.pour(pipe[1], 5) is None
+        assert body.pour(pipe[1], 5) is None
+        assert len(body.read(1 << 20)) == (1 << 20) - (1 << 16)
+    assert splice.call_count == 1

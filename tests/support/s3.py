@@ -69,7 +69,7 @@ def put(settings: Mapping[str, str], key: str, body: bytes = b"x", **options: An
 @contextlib.contextmanager
 def by_boto3() -> Iterator[None]:
     """In the block all requests are boto3's."""
-    with patch.object(Wire, "_line", lambda _: None):
+    with patch.object(Wire, "_line", lambda *_: None):
         yield
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
 import socket
+import ssl
 from typing import BinaryIO, Final, Never
 
 from pypicloud.storage.body import BLOCK
@@ -13,6 +15,9 @@ from pypicloud.storage.s3.plan import END, LONGEST, Answer, Plan, parsed, stays_
 
 #: How many bytes are moved into a pipe at a time.
 _POURED: Final = 1 << 20
+
+#: What the kernel says where bytes cannot be moved, or may not.
+_NO_SPLICE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})
 
 
 class Line:
@@ -25,6 +30,7 @@ class Line:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._is_plain = plan.tls is None
+            self._splices = self._is_plain and hasattr(os, "splice")
             if plan.tls is not None:
                 self._socket = plan.tls.wrap_socket(self._socket, server_hostname=plan.host)
         except BaseException:
@@ -42,7 +48,9 @@ class Line:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has come that nobody asked for, the end of the connection above all."""
-        return not self._rest and not _is_ready(self._socket, select.POLLIN, 0)
+        is_over = self._rest or self._socket.fileno() < 0
+        pending = self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) else 0
+        return not is_over and not pending and not _is_ready(self._socket, select.POLLIN, 0)
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
@@ -97,21 +105,32 @@ class Line:
 
         Raises :class:`BlockingIOError` if the pipe is full, and :class:`BrokenPipeError` if nobody reads it any more.
         """
-        if self._rest or not self._is_plain or not hasattr(os, "splice"):
+        if self._rest or not self._splices:
             return None
         poured, most = 0, min(size, _POURED)
         while poured < most:
             try:
-                poured += os.splice(self._socket.fileno(), pipe, most - poured) or self._ended()
+                poured += self._spliced(pipe, most - poured)
+            except OSError as error:
+                if poured:
+                    # What is in the pipe already has to be told; the next call meets the same trouble.
+                    break
+                if error.errno in _NO_SPLICE:
+                    self._splices = False
+                    return None
+                raise
+        return poured
+
+    def _spliced(self, pipe: int, most: int) -> int:
+        while True:
+            try:
+                return os.splice(self._socket.fileno(), pipe, most, flags=os.SPLICE_F_NONBLOCK) or self._ended()
             except BlockingIOError:
                 # Either of them may be what has to be waited for.
                 if not _is_ready(pipe, select.POLLOUT, 0):
-                    if poured:
-                        break
                     raise
                 if not _is_ready(self._socket, select.POLLIN, self.plan.read_timeout):
                     raise TimeoutError from None
-        return poured
 
     def _received(self, most: int) -> bytes:
         return self._socket.recv(most) or self._ended()

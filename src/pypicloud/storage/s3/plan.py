@@ -9,15 +9,18 @@ told, waited out and translated there alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import re
+import secrets
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 #: A status, and the headers with their names in lower case.
 Answer: TypeAlias = tuple[int, dict[str, str]]
@@ -38,6 +41,15 @@ END: Final = b"\r\n\r\n"
 LONGEST: Final = 1 << 16
 
 
+#: The event at which boto3 has built and signed a request, and what it writes of its signature.
+_SENT: Final = "before-send.s3.HeadObject"
+_SIGNED: Final = re.compile(rf"{_ALGORITHM} Credential=[^,]*/([^/,]+)/(s3)/aws4_request,")
+
+
+class _Built(Exception):
+    """A request is built, and that was all that was wanted."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Where a bucket is and how requests to it are signed. ``credentials`` are botocore's, which renews them.
@@ -55,6 +67,7 @@ class Plan:
     tls: ssl.SSLContext | None
     patience: float
     read_timeout: float = 60.0
+    user_agent: str = "pypicloud"
 
     def signer(self, moment: datetime) -> Signer:
         """What makes the heads of requests, as of now (AWS Signature Version 4). Their headers are in lower case."""
@@ -83,7 +96,7 @@ class Plan:
             text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{canonical}"
             signature = hmac.digest(secret, text.encode(), "sha256").hex()
             known = f"{_ALGORITHM} Credential={frozen.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
-            sent = [*told, *unsigned.items(), ("authorization", known)]
+            sent = [*told, *unsigned.items(), ("user-agent", self.user_agent), ("authorization", known)]
             lines = "".join(f"{name}: {value}\r\n" for name, value in sent)
             return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode()
 
@@ -95,28 +108,62 @@ def plan(bucket: Any) -> Plan | None:
     from botocore.httpsession import get_cert_path
     from botocore.utils import get_environ_proxies
 
-    # Where a bucket is, and for whom and where a request is signed, is told by a URL of boto3's.
     client = bucket.meta.client
-    parts = urlsplit(client.generate_presigned_url("head_object", Params={"Bucket": bucket.name, "Key": "x"}))
-    query = parse_qs(parts.query)
+    request = _request(bucket)
+    parts = urlsplit(request.url)
+    authorization = request.headers.get("Authorization", b"")
+    signed = _SIGNED.match(authorization.decode() if isinstance(authorization, bytes) else authorization)
     # botocore has no public name for what follows.
     credentials, session = client._request_signer._credentials, client._endpoint.http_session  # noqa: SLF001
     trusted = session._verify  # noqa: SLF001
     config = client.meta.config
     is_plain = not config.proxies and not config.client_cert and trusted is not False
-    if query.get("X-Amz-Algorithm") != [_ALGORITHM] or not is_plain:
+    if signed is None or not is_plain:
         return None
-    url = parts._replace(query="").geturl()
-    if credentials is None or parts.hostname is None or get_environ_proxies(url):
+    if credentials is None or parts.hostname is None or parts.query or get_environ_proxies(request.url):
         return None
-    _, _, region, service, _ = query["X-Amz-Credential"][0].rsplit("/", 4)
+    region, service = signed.groups()
     is_secure = parts.scheme == "https"
     tls = ssl.create_default_context(cafile=get_cert_path(trusted)) if is_secure else None
     port = parts.port or (443 if is_secure else 80)
-    path = parts.path.removesuffix("x")
+    path = parts.path.removesuffix(parts.path.rpartition("/")[2])
     timeout = config.read_timeout
-    patience = min(_PATIENCE, timeout)
-    return Plan(parts.hostname, port, parts.netloc, path, region, service, credentials, tls, patience, timeout)
+    patience = min(_PATIENCE, timeout, config.connect_timeout)
+    return Plan(
+        parts.hostname,
+        port,
+        parts.netloc,
+        path,
+        region,
+        service,
+        credentials,
+        tls,
+        patience,
+        timeout,
+        config.user_agent,
+    )
+
+
+def _request(bucket: Any) -> Any:
+    """A request for an object of a bucket, as boto3 would send it."""
+    client = bucket.meta.client
+    # Others may ask for other objects at the same moment.
+    key = f"pypicloud-{secrets.token_hex(16)}"
+    built = []
+
+    def stop(request: Any, **_: Any) -> Any:
+        if request.url.endswith(f"/{key}"):
+            built.append(request)
+            raise _Built
+        return None
+
+    client.meta.events.register_first(_SENT, stop)
+    try:
+        with contextlib.suppress(_Built):
+            client.head_object(Bucket=bucket.name, Key=key)
+    finally:
+        client.meta.events.unregister(_SENT, stop)
+    return built[0]
 
 
 def parsed(head: bytes) -> Answer | None:

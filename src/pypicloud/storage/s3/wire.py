@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import enum
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,9 @@ _KEPT: Final = 16
 #: From how many bytes on a store is asked whether it wants them, and how many seconds it has to say so.
 _ASKED: Final = 1 << 20
 _WORD: Final = 1.0
+
+#: How many seconds boto3 alone is asked after there was no connection.
+_CLOSED: Final = 30.0
 
 _GOOD: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
 
@@ -48,11 +52,16 @@ class Wire:
     def __init__(self, bucket: Any) -> None:
         self._bucket = bucket
         self._idle: deque[Line] = deque()
+        self._closed_until = 0.0
         weakref.finalize(self, _closed, self._idle)
 
     @cached_property
     def _plan(self) -> Plan | None:
         return plan(self._bucket)
+
+    @property
+    def _config(self) -> Any:
+        return self._bucket.meta.client.meta.config
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -60,11 +69,16 @@ class Wire:
 
     def get(self, parameters: Mapping[str, Any]) -> Body | None:
         """What ``GetObject`` answers; None if boto3 has to ask."""
-        line = self._line()
-        if line is None:
+        way = self._plan
+        # What has a checksum is compared with it by boto3, if that is wanted.
+        if way is None or self._config.response_checksum_validation == "when_supported":
+            return None
+        head = self._head(way, "GET", parameters)
+        line = None if head is None else self._line(way)
+        if line is None or head is None:
             return None
         with _trying(line) as ending:
-            line.send(self._head(line, "GET", parameters))
+            line.send(head)
             answer = line.answer()
             size = _length(answer)
             if answer[0] in _GOOD and size is not None:
@@ -77,38 +91,43 @@ class Wire:
 
         The store refuses them if they do not have this sha256.
         """
-        line = self._line()
-        if line is None:
+        way = self._plan
+        if way is None:
             return Outcome.REFUSED
-        if self._bucket.meta.client.meta.config.request_checksum_calculation == "when_supported":
+        if self._config.request_checksum_calculation == "when_supported":
             parameters = {**parameters, "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode()}
         asks = size >= _ASKED
         unsigned = {"content-length": str(size), **({"expect": "100-continue"} if asks else {})}
+        head = self._head(way, "PUT", parameters, sha256, unsigned)
+        line = None if head is None else self._line(way)
+        if line is None or head is None:
+            return Outcome.REFUSED
         outcome = Outcome.REFUSED
         with _trying(line) as ending:
-            line.send(self._head(line, "PUT", parameters, sha256, unsigned))
+            line.send(head)
             if not asks or _is_wanted(line):
                 line.send_stream(stream, size)
                 outcome = Outcome.UNKNOWN
                 answer = _last(line)
-                outcome = Outcome.STORED if answer[0] == HTTPStatus.OK else Outcome.REFUSED
+                outcome = _outcome(answer[0])
                 if outcome is Outcome.STORED and _length(answer) == 0:
                     ending.pop_all()
                     self._keep(line)
         return outcome
 
-    def _line(self) -> Line | None:
-        """A connection that nobody else uses; None if there is no way, or nobody answers."""
-        if self._plan is None:
-            return None
+    def _line(self, way: Plan) -> Line | None:
+        """A connection that nobody else uses; None if nobody answers, which is not tried again for a while."""
         with suppress(IndexError):
             while True:
                 line = self._idle.pop()
                 if line.is_quiet:
                     return line
                 line.close()
-        with suppress(OSError):
-            return Line(self._plan)
+        if time.monotonic() >= self._closed_until:
+            try:
+                return Line(way)
+            except OSError:
+                self._closed_until = time.monotonic() + _CLOSED
         return None
 
     def _keep(self, line: Line) -> None:
@@ -120,13 +139,13 @@ class Wire:
 
     def _head(
         self,
-        line: Line,
+        way: Plan,
         method: str,
         parameters: Mapping[str, Any],
         sha256: str = NO_BODY,
         unsigned: Mapping[str, str] = NO_HEADERS,
-    ) -> bytes:
-        """The head of a request. How boto3's parameters are spelled on their way it tells itself."""
+    ) -> bytes | None:
+        """The head of a request; None if it cannot be one. How boto3 spells its parameters it tells itself."""
         members = self._bucket.meta.client.meta.service_model.operation_model(
             f"{method.title()}Object"
         ).input_shape.members
@@ -137,7 +156,9 @@ class Wire:
                 headers[told["name"].lower()] = value
             elif told.get("location") == "headers":
                 headers |= {f"{told['name']}{name}".lower(): each for name, each in value.items()}
-        return line.plan.signer(datetime.now(UTC))(method, parameters["Key"], headers, sha256, unsigned)
+        if any("\n" in value or "\r" in value for value in headers.values()):
+            return None
+        return way.signer(datetime.now(UTC))(method, parameters["Key"], headers, sha256, unsigned)
 
 
 class Body:
@@ -158,6 +179,8 @@ class Body:
         try:
             block = self._line.take(min(size, self._left))
         except OSError as error:
+            # Nobody knows how much of it has come.
+            self._line.close()
             _demand_word(error)
             raise
         self._took(len(block))
@@ -172,7 +195,10 @@ class Body:
             return None
         try:
             count = self._line.pour(pipe, min(size, self._left))
+        except BlockingIOError:
+            raise
         except OSError as error:
+            self._line.close()
             _demand_word(error)
             raise
         self._took(count or 0)
@@ -186,7 +212,7 @@ class Body:
 
     def _took(self, count: int) -> None:
         self._left -= count
-        if not self._left:
+        if not self._left and not self._is_over:
             self._is_over = True
             self._keep(self._line)
 
@@ -226,6 +252,13 @@ def _last(line: Line) -> Answer:
     while (answer := line.answer())[0] < HTTPStatus.OK:
         pass
     return answer
+
+
+def _outcome(status: int) -> Outcome:
+    """What became of an object that was sent as a whole; after a failure of the store itself it may be there."""
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        return Outcome.STORED
+    return Outcome.REFUSED if status < HTTPStatus.INTERNAL_SERVER_ERROR else Outcome.UNKNOWN
 
 
 def _length(answer: Answer) -> int | None:

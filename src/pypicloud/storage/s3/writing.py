@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ COPIED_PART: Final = 1 << 30
 
 #: Where the metadata of a file have its sha256, which is not worked out again then (compat.md 2.3).
 _SHA256: Final = "hash-sha256"
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 #: What a copy of an object keeps only if it is told again, by the name that HEAD has for it.
 _KEPT: Final = (
@@ -139,7 +141,8 @@ class Writer:
         if self._wire is None:
             return Outcome.REFUSED
         stream.seek(start)
-        sha256 = parameters["Metadata"].get(_SHA256) or digests(stream)["hash_sha256"]
+        known = parameters["Metadata"].get(_SHA256, "")
+        sha256 = known if _DIGEST.fullmatch(known) else digests(stream)["hash_sha256"]
         return self._wire.put(parameters, stream, size, sha256)
 
     def rewrite(self, found: StoredObject, metadata: Mapping[str, str]) -> None:
