@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
@@ -41,22 +40,15 @@ class Revisions:
     What is wanted in one turn of the loop, or while a question is under way, is asked in one question; there is
     never more than one under way, as one for many names costs much the same as one for one. No answer is older than
     the request it is for: nobody is given the answer to a question that was under way before.
-
-    Those who have just been answered ask again soon. The next question waits for as many as there were, but no longer
-    than the last one took: so it comes at most twice as late as it could.
     """
 
-    #: How many seconds the next question waits at most, however long the last one took: the loop goes round meanwhile.
-    LONGEST_WAIT = 0.001
+    #: How many turns of the loop the next question waits for those who have just been answered: they ask again soon.
+    TURNS = 3
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._wanted: list[_Wanted] = []
         self._is_asking = False
-        #: How many there were around when the last question was answered, when it was asked, and how long it took.
-        self._expected = 0
-        self._asked = 0.0
-        self._took = 0.0
         self._questions: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[_Wanted]]] = SimpleQueue()
         # A thread of its own, as handing work to a pool's costs a third as much as the question itself.
         Thread(target=self._work, name="revisions", daemon=True).start()
@@ -69,20 +61,15 @@ class Revisions:
         if not self._is_asking:
             self._is_asking = True
             # Not at once: other requests that have arrived have yet to say what they want.
-            loop.call_soon(self._put, loop, self._latest())
+            loop.call_soon(self._put, loop, 0)
         return await answer
 
-    def _put(self, loop: asyncio.AbstractEventLoop, latest: float) -> None:
-        if len(self._wanted) < self._expected and time.perf_counter() < latest:
-            loop.call_soon(self._put, loop, latest)
+    def _put(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._put, loop, turns - 1)
         else:
             wanted, self._wanted = self._wanted, []
-            self._asked = time.perf_counter()
             self._questions.put((loop, wanted))
-
-    def _latest(self) -> float:
-        """When a question that could be asked now is asked at the latest."""
-        return time.perf_counter() + min(self._took, self.LONGEST_WAIT)
 
     def _work(self) -> None:
         while True:
@@ -99,11 +86,9 @@ class Revisions:
     def _receive(
         self, loop: asyncio.AbstractEventLoop, wanted: list[_Wanted], found: Mapping[str | None, str | None]
     ) -> None:
-        self._took = time.perf_counter() - self._asked
-        self._expected = len(wanted) + len(self._wanted)
         for name, answer in wanted:
             if not answer.done():
                 answer.set_result(found.get(name))
         self._is_asking = bool(self._wanted)
         if self._wanted:
-            self._put(loop, self._latest())
+            self._put(loop, self.TURNS)

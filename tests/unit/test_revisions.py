@@ -61,45 +61,6 @@ def test_what_is_wanted_meanwhile_is_asked_together() -> None:
     asyncio.run(run())
 
 
-def test_those_who_were_answered_are_waited_for() -> None:
-    """Who asks again a moment after an answer is in the same question as the others, even if one asks at once."""
-
-    async def run() -> None:
-        cache = Cache()
-        revisions = Revisions(cache.revisions)
-        revisions.LONGEST_WAIT = 30
-        first = want(revisions, "a", "b")
-        await asyncio.to_thread(cache.asked.acquire)
-        # As long as that the next one would wait.
-        await asyncio.sleep(0.2)
-        cache.going.release()
-        await results(first)
-        again = want(revisions, "a")
-        for _ in range(20):
-            await asyncio.sleep(0)
-        again += want(revisions, "b")
-        cache.going.release()
-        assert await results(again) == ["2", "2"]
-        assert cache.questions == [{"a", "b"}, {"a", "b"}]
-
-    asyncio.run(run())
-
-
-def test_nobody_is_waited_for_in_vain() -> None:
-    """If some of those who were answered ask nothing any more, the question of the others is asked all the same."""
-
-    async def run() -> None:
-        cache = Cache()
-        revisions = Revisions(cache.revisions)
-        for _ in range(2):
-            cache.going.release()
-        assert await results(want(revisions, "a", "b")) == ["1", "1"]
-        assert await results(want(revisions, "a")) == ["2"]
-        assert cache.questions == [{"a", "b"}, {"a"}]
-
-    asyncio.run(run())
-
-
 def test_a_cache_that_fails_has_no_answer() -> None:
     """Who asks a cache that fails goes without, and the next question is asked as ever."""
 
