@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
+import boto3
 import botocore.auth
 import pytest
 from botocore.auth import S3SigV4Auth
@@ -33,7 +34,7 @@ from pypicloud.errors import FileExists
 from pypicloud.pipe import Pipe, beginning
 from pypicloud.storage import S3Storage
 from pypicloud.storage.s3 import wire as wire_module
-from pypicloud.storage.s3.plan import Plan
+from pypicloud.storage.s3.plan import Plan, plan
 from pypicloud.storage.s3.wire import Body, Outcome, Wire
 from pypicloud.testing.storage_fixtures import CONTENT, make_package
 from support.certificates import make_certificate
@@ -217,8 +218,6 @@ class Store:
 
     def wire(self, **changes: float) -> Wire:
         """The way to it."""
-        import boto3
-
         port: int = self._server.getsockname()[1]
         where = {"endpoint_url": f"http://{LOOPBACK}:{port}", "region_name": "eu-west-1"}
         keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
@@ -402,6 +401,30 @@ def test_a_store_that_cannot_be_reached() -> None:
         body = wire.get(OBJECT)
         assert body is not None
         assert body.read(1) == b"a"
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("eu-south-1", "bucket.s3.eu-south-1.amazonaws.com"), ("us-east-1", "bucket.s3.amazonaws.com")],
+)
+def test_where_a_bucket_is(region: str, host: str) -> None:
+    """Requests go to the host to which boto3 sends them: that of the region."""
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+    way = plan(boto3.resource("s3", region_name=region, **keys).Bucket("bucket"))
+    assert way is not None
+    assert (way.host, way.port, way.path, way.region) == (host, 443, "/", region)
+
+
+def test_a_body_that_is_closed_while_it_is_read() -> None:
+    """A connection that was closed is not kept, even if the last byte comes at that moment."""
+    with Store([ok(b"abc")]) as store:
+        wire = store.wire()
+        body = wire.get(OBJECT)
+        assert body is not None
+        taken = body._line.take(3)
+        body.close()
+        body._took(len(taken))
+        assert not wire._idle
 
 
 def test_words_that_break_lines() -> None:
