@@ -352,7 +352,8 @@ def _may_be_zip(path: str) -> bool:
         tail_start = max(0, size - _END.size - _FULL16)
         stream.seek(tail_start)
         tail = stream.read()
-        end = tail.rfind(b"PK\x05\x06", 0, len(tail) - _END.size + 4)
+        # A negative end would count from behind.
+        end = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - _END.size + 4))
         if end < 0:
             return False
         count, directory_size = _END.unpack_from(tail, end)[4:6]

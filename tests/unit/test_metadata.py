@@ -848,6 +848,7 @@ def test_junk_is_answered_or_refused(read: Read, data: bytes, filename: str) -> 
     ),
     cut=st.floats(0, 1),
 )
+@example(filename="acme-1.0.tar.bz2", changes=[(0.0, b"PK\x05\x06")], cut=0.09375)
 def test_damage_is_answered_or_refused(
     read: Read, filename: str, changes: list[tuple[float, bytes]], cut: float
 ) -> None:
